@@ -1,0 +1,40 @@
+# Four verbs, and nobody needs to know more. PYTHON=python3.12 picks another interpreter for the environment.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+DEMO   := examples/demo_data
+
+.DEFAULT_GOAL := help
+.PHONY: help install check test demo
+
+help:
+	@echo "make install   environment in $(VENV), with the versions of constraints.txt"
+	@echo "make check     ruff and mypy"
+	@echo "make test      every test"
+	@echo "make demo      make a small data set with planted defects, score it, filter it, say what was found"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "vlitqc needs Python 3.11 or newer: make install PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: install
+	$(BIN)/python -m pytest
+
+demo: install
+	$(BIN)/python examples/make_demo_data.py $(DEMO)
+	$(BIN)/vlitqc score $(DEMO)/data.jsonl
+	$(BIN)/vlitqc filter $(DEMO)/data.vlitqc --drop-below --drop-issue error
+	$(BIN)/python examples/check_planted.py $(DEMO)/data.vlitqc $(DEMO)/planted.json
+	@echo
+	@echo "page: $(CURDIR)/$(DEMO)/data.vlitqc/report.html"

@@ -1,0 +1,149 @@
+"""Composition: what the data set is made of, before any judgement."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlitqc.types import (
+    Batch,
+    DatasetScore,
+    Features,
+    FeatureStore,
+    Issue,
+    LanguageModel,
+    MetricSpec,
+    Principle,
+)
+from vlitqc_metrics._algorithms.texts import instructions, responses, turn_likelihoods
+
+MEDIA = ("image", "video", "audio")
+SMALL = (224, 336)
+"""Input sides of common vision towers: a smaller picture is blown up."""
+TINY_SIDE = 64
+QUANTILES = (5, 25, 50, 75, 95)
+
+
+def word_count(text: str) -> int:
+    """Words between white space."""
+    return len(text.split())
+
+
+def quantiles(values: NDArray[Any]) -> dict[str, float]:
+    """The 5, 25, 50, 75 and 95% points; empty where there is nothing."""
+    if not len(values):
+        return {}
+    return {f"p{q}": float(v) for q, v in zip(QUANTILES, np.percentile(values, QUANTILES), strict=True)}
+
+
+class Composition:
+    """The share of text-only samples in percent; details: turns, pictures, media, languages, sizes, lengths.
+
+    A picture whose shorter side is under 64 pixels is noted as an issue of kind ``small_image``.
+    """
+
+    spec = MetricSpec(
+        name="composition",
+        title="Text-only share",
+        principle=Principle.BEYOND,
+        level="dataset",
+        summary="What the data set is made of: turns, pictures, media, languages, resolutions and lengths.",
+        unit="% of samples",
+        bounds=(0.0, 100.0),
+        higher_is_better=None,
+        reduction="share of samples without media",
+        version="1",
+        source="vlitqc",
+    )
+
+    def __init__(self, language_model: LanguageModel | None = None) -> None:
+        self.language_model = language_model
+
+    def features(self, batch: Batch) -> dict[str, Features]:
+        """Counts by sample and turn, picture sizes, languages."""
+        every = np.arange(len(batch), dtype=np.int64)
+        shape = [
+            [len(sample.turns), *(sum(m.kind == kind for m in sample.media) for kind in MEDIA)]
+            for sample in batch.samples
+        ]
+        asked, turn = instructions(batch)
+        answered, _ = responses(batch)
+        lengths = [[word_count(a), word_count(b)] for a, b in zip(asked, answered, strict=True)]
+        sizes = [
+            (i, image.width, image.height)
+            for i, images in enumerate(batch.images)
+            for image in images
+            if image.fault is None
+        ]
+        found = {
+            "shape": Features(np.array(shape, np.float32).reshape(-1, 4), every),
+            "lengths": Features(np.array(lengths, np.float32).reshape(-1, 2), turn),
+            "sizes": Features(
+                np.array([size[1:] for size in sizes], np.float32).reshape(-1, 2),
+                np.array([size[0] for size in sizes], np.int64),
+            ),
+        }
+        if self.language_model is not None:
+            turns = turn_likelihoods(batch, self.language_model)
+            # A response of one word says little of its language; the instruction then speaks for the turn.
+            languages = [
+                i.language if r.value is None and i.value is not None else r.language for i, r in turns
+            ]
+            found["languages"] = Features(languages, turn)
+        return found
+
+    def resolve(self, store: FeatureStore) -> DatasetScore:
+        """The text-only share and the tables of the composition."""
+        shape, _ = store.vectors("shape")
+        if not len(shape):
+            return DatasetScore(reason="no record could be read", n_total=store.n_samples)
+        lengths, _ = store.vectors("lengths")
+        sizes, owner = store.vectors("sizes")
+        n_media = shape[:, 1:].sum(axis=1)
+        details: dict[str, Any] = {
+            "text_only_share": float((n_media == 0).mean()),
+            "turns": _tally(shape[:, 0]),
+            "images_per_sample": _tally(shape[:, 1]),
+            "media_kinds": {kind: int(shape[:, 1 + i].sum()) for i, kind in enumerate(MEDIA)},
+            "instruction_words": quantiles(lengths[:, 0]) if len(lengths) else {},
+            "response_words": quantiles(lengths[:, 1]) if len(lengths) else {},
+        }
+        if len(sizes):
+            shorter = np.asarray(sizes).min(axis=1)
+            details["resolution"] = {
+                "quantiles": quantiles(shorter),
+                **{f"share_below_{side}": float((shorter < side).mean()) for side in SMALL},
+            }
+        if self.language_model is not None:
+            languages, _ = store.strings("languages")
+            details["languages"] = dict(sorted(Counter(languages).items(), key=lambda kv: (-kv[1], kv[0])))
+        return DatasetScore(
+            100 * details["text_only_share"],
+            n_scored=len(shape),
+            n_total=store.n_samples,
+            details=details,
+            issues=_tiny(store, sizes, owner),
+        )
+
+
+def _tally(values: NDArray[Any]) -> dict[str, int]:
+    numbers, counts = np.unique(values.astype(np.int64), return_counts=True)
+    return {str(number): int(count) for number, count in zip(numbers, counts, strict=True)}
+
+
+def _tiny(store: FeatureStore, sizes: NDArray[np.float32], owner: NDArray[np.int64]) -> list[Issue]:
+    tiny = [i for i, size in enumerate(sizes) if size.min() < TINY_SIDE]
+    if not tiny:
+        return []
+    files, lines, rows, ids = (store.column(name) for name in ("file", "line", "row", "id"))
+    issues = []
+    for i in tiny:
+        sample = int(owner[i])
+        detail = f"a picture is only {sizes[i][0]:.0f} × {sizes[i][1]:.0f} pixels"
+        issues.append(
+            Issue("small_image", "note", detail, files[sample], lines[sample], rows[sample], ids[sample])
+        )
+    return issues

@@ -1,0 +1,79 @@
+"""Correctness: how well the responses match the pictures."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from vlitqc.types import Batch, FloatArray, ImageText, MetricSpec, Principle, Score
+from vlitqc_metrics._algorithms.batch_embeddings import match_vectors, picture_vectors, sample_pictures
+from vlitqc_metrics._algorithms.pictures import no_picture
+
+
+def matching_degree(pictures: FloatArray, responses: FloatArray) -> float:
+    """100 · mean over responses of max over pictures of the cosine.
+
+    Args:
+        pictures: unit rows ``float32[k, d]``, k ≥ 1.
+        responses: ``float32[r, d]``, r ≥ 1: for each response the mean of the unit vectors of its sentences,
+            so that the dot product is the mean of their cosines.
+
+    Returns:
+        −100 to 100; higher is a better match.
+
+    Raises:
+        ValueError: there is no picture or no response.
+
+    Source: Hessel et al., *CLIPScore*, EMNLP 2021, without its clipping at 0 and its factor 2.5.
+    """
+    if len(pictures) == 0 or len(responses) == 0:
+        raise ValueError(f"needs a picture and a response, got {len(pictures)} and {len(responses)}")
+    cosines = responses.astype(np.float64) @ pictures.astype(np.float64).T
+    return float(100.0 * np.clip(cosines.max(axis=1), -1.0, 1.0).mean())
+
+
+class MatchingDegree:
+    """Matching degree under any image-text model.
+
+    Every response with a word in it is scored by itself, whatever its length; it is judged sentence by
+    sentence, so that nothing is cut off at a model's context. What a short answer ("yes", "2") matches says
+    little; read such data sets by ``matching_percentile``.
+    """
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="matching_degree",
+        title="Matching degree",
+        principle=Principle.CORRECTNESS,
+        level="sample",
+        summary="Cosine of picture and response in the space of an image-text model, times 100.",
+        unit="100·cosine",
+        bounds=(-100.0, 100.0),
+        higher_is_better=True,
+        reduction=(
+            "mean over a response's sentences; largest over the sample's pictures; mean over responses; "
+            "mean over samples"
+        ),
+        version="1",
+        source="Hessel et al. 2021 (CLIPScore); VLIT review (TMLR 2024), section 4.1",
+        image_side=512,
+    )
+
+    def __init__(self, model: ImageText) -> None:
+        self.model = model
+
+    def score(self, batch: Batch) -> list[Score]:
+        """One score a sample."""
+        pictures = sample_pictures(batch)
+        vectors = picture_vectors(batch, self.model)
+        responses = match_vectors(batch, self.model)
+        scores = []
+        for i, images in enumerate(batch.images):
+            if not pictures[i]:
+                scores.append(no_picture(images))
+            elif not len(responses[i]):
+                scores.append(Score(reason="no response text"))
+            else:
+                own = np.stack([vectors[sha256] for sha256 in pictures[i]])
+                scores.append(Score(matching_degree(own, responses[i])))
+        return scores

@@ -1,0 +1,173 @@
+"""Correctness: how well the responses match their own pictures, against other pictures of the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlitqc.analysis.bootstrap import bootstrap_mean
+from vlitqc.types import (
+    Batch,
+    DatasetScore,
+    Features,
+    FeatureStore,
+    FloatArray,
+    ImageText,
+    MetricSpec,
+    Principle,
+)
+from vlitqc_metrics._algorithms.batch_embeddings import (
+    PICTURE_SHA256,
+    join,
+    match_vectors,
+    picture_feature,
+    picture_features,
+)
+
+FEWEST_OTHERS = 20
+"""With fewer other pictures a percentile has steps of over 5 points and says little."""
+
+_BLOCK = 256
+
+
+def matching_percentiles(
+    responses: FloatArray,
+    response_sample: NDArray[np.int64],
+    pictures: FloatArray,
+    distinct: NDArray[np.int64],
+    own: list[NDArray[np.int64]],
+    *,
+    n_others: int = 200,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """Percentile of each sample's own picture among random other pictures, for its responses.
+
+    For a response t of sample i, with s* = max over its own pictures of t·v, and ``n_others`` pictures drawn
+    without replacement from those that are not the sample's own::
+
+        percentile = 100 · (#{t·v < s*} + #{t·v = s*} / 2) / n
+
+    A sample's value is the mean over its responses. The pictures are drawn anew for every block of 256
+    responses, and each response passes over its own, so that one matrix product serves a block.
+
+    Args:
+        responses: ``float32[r, d]``, any length.
+        response_sample: ``int64[r]``, the sample of each response, non-decreasing.
+        pictures: unit rows ``float32[p, d]``, may be memory-mapped; a picture may occur more than once.
+        distinct: one row of ``pictures`` for each distinct picture.
+        own: for each sample, its own pictures, out of ``distinct``.
+        n_others: how many other pictures to draw; all of them where there are fewer.
+        seed: of the draw.
+
+    Returns:
+        ``float64[samples]``, 0 to 100; 50 is what unrelated pictures get (k/(k+1)·100 for samples with k
+        pictures, of which the best counts). NaN where a sample has no picture, no response or no others.
+    """
+    n_samples = len(own)
+    total = np.zeros(n_samples)
+    count = np.zeros(n_samples)
+    rng = np.random.default_rng(seed)
+    usable = np.array([len(mine) > 0 for mine in own], dtype=bool)[response_sample]
+    chosen = np.flatnonzero(usable)
+    for start in range(0, len(chosen), _BLOCK):
+        rows = chosen[start : start + _BLOCK]
+        samples = response_sample[rows]
+        most_own = max(len(own[i]) for i in samples)
+        drawn = rng.choice(distinct, size=min(len(distinct), n_others + most_own), replace=False)
+        texts = np.asarray(responses[rows], dtype=np.float32)
+        others = texts @ np.asarray(pictures[drawn], dtype=np.float32).T
+        place = {int(row): at for at, row in enumerate(drawn)}
+        for k, i in enumerate(samples):
+            is_other = np.ones(len(drawn), dtype=bool)
+            is_other[[place[row] for row in own[i].tolist() if row in place]] = False
+            rivals = others[k, is_other][:n_others]
+            if not len(rivals):
+                continue
+            best = (texts[k] @ pictures[own[i]].T).max()
+            # A picture may occur again under another hash; its product must tie in spite of rounding.
+            tied = np.abs(rivals - best) <= 1e-6
+            total[i] += 100.0 * ((rivals < best) & ~tied).mean() + 50.0 * tied.mean()
+            count[i] += 1
+    with np.errstate(invalid="ignore"):
+        return total / count
+
+
+class MatchingPercentile:
+    """Matching percentile under any image-text model; it has no scale, so it can be read across models."""
+
+    spec: ClassVar[MetricSpec] = MetricSpec(
+        name="matching_percentile",
+        title="Matching percentile",
+        principle=Principle.CORRECTNESS,
+        level="dataset",
+        summary="Share of other pictures of the data set that fit a response worse than its own picture does.",
+        unit="percentile",
+        bounds=(0.0, 100.0),
+        higher_is_better=True,
+        reduction="largest over the sample's pictures; mean over responses; mean over samples",
+        version="1",
+        source="this project; companion of matching_degree",
+        columns=("matching_percentile",),
+        image_side=512,
+    )
+
+    def __init__(self, model: ImageText, n_others: int = 200) -> None:
+        self.model = model
+        self.n_others = n_others
+
+    def features(self, batch: Batch) -> Mapping[str, Features]:
+        """Response vectors, picture vectors and the pictures' content hashes."""
+        return {
+            self._responses: join(match_vectors(batch, self.model)),
+            **picture_features(batch, self.model),
+        }
+
+    def resolve(self, store: FeatureStore) -> DatasetScore:
+        """Mean percentile with a bootstrap interval over samples; a column with each sample's own."""
+        n = store.n_samples
+        responses, response_sample = store.vectors(self._responses)
+        vectors, picture_sample = store.vectors(picture_feature(self.model))
+        hashes, _ = store.strings(PICTURE_SHA256)
+        if not len(responses) or not len(vectors):
+            return DatasetScore(reason="no sample has both a readable image and a response", n_total=n)
+        first: dict[str, int] = {}
+        picture_of = [first.setdefault(sha256, row) for row, sha256 in enumerate(hashes)]
+        if len(first) - 1 < FEWEST_OTHERS:
+            return DatasetScore(
+                reason=f"fewer than {FEWEST_OTHERS} other images to compare with ({len(first) - 1})",
+                n_total=n,
+            )
+        own: list[list[int]] = [[] for _ in range(n)]
+        for picture, sample in zip(picture_of, picture_sample.tolist(), strict=True):
+            own[sample].append(picture)
+        values = matching_percentiles(
+            responses,
+            response_sample,
+            vectors,
+            np.array(list(first.values()), dtype=np.int64),
+            [np.array(mine, dtype=np.int64) for mine in own],
+            n_others=self.n_others,
+            seed=store.seed,
+        )
+        scored = values[np.isfinite(values)]
+        if not len(scored):
+            return DatasetScore(reason="no sample has both a readable image and a response", n_total=n)
+        return DatasetScore(
+            value=float(scored.mean()),
+            interval=bootstrap_mean(scored, seed=store.seed),
+            n_scored=len(scored),
+            n_total=n,
+            details={
+                "n_others": min(self.n_others, len(first) - 1),
+                "n_distinct_images": len(first),
+                "share_below_50": float((scored < 50).mean()),
+            },
+            columns={self.spec.name: [float(v) if np.isfinite(v) else None for v in values]},
+        )
+
+    @property
+    def _responses(self) -> str:
+        return f"match-{self.model.ref.key}"

@@ -1,0 +1,78 @@
+"""Task diversity: how many tasks the instructions cover (principle 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from vlitqc.analysis.bootstrap import bootstrap_counts
+from vlitqc.types import Batch, DatasetScore, Features, FeatureStore, MetricSpec, Principle, Tagger
+from vlitqc_metrics._algorithms.diversity import chao1, good_turing_coverage, normalised_entropy
+from vlitqc_metrics._algorithms.tasks import count_tasks, stored_tasks, tag_tasks, task_of_samples
+
+UNTAGGED = "other"
+
+
+def retained(counts: Mapping[str, int], at_least: int) -> list[str]:
+    """The tasks with at least so many instructions, without those that fit no task."""
+    return [task for task, n in counts.items() if n >= at_least and task != UNTAGGED]
+
+
+class TaskDiversity:
+    """The number of tasks with at least ``at_least`` instructions each.
+
+    Details: instructions by task, normalised entropy (1: all equally frequent), Chao1 estimate of the tasks
+    there would be in unlimited data, Good–Turing coverage, share that fits no task.
+    """
+
+    spec = MetricSpec(
+        name="task_diversity",
+        title="Task diversity",
+        principle=Principle.TASK_DIVERSITY,
+        level="dataset",
+        summary="How many different tasks the instructions ask for.",
+        unit="tasks",
+        bounds=(0.0, float("inf")),
+        higher_is_better=True,
+        reduction="one task per instruction; number of tasks over the data set",
+        version="1",
+        source="section 4.2.3 of the paper (TagGPT; Li et al. 2023); here similarity to a written taxonomy",
+        columns=("task",),
+    )
+
+    def __init__(self, tagger: Tagger, *, at_least: int = 2) -> None:
+        self.tagger = tagger
+        self.at_least = at_least
+
+    def features(self, batch: Batch) -> dict[str, Features]:
+        """The task of every turn."""
+        return tag_tasks(batch, self.tagger)
+
+    def resolve(self, store: FeatureStore) -> DatasetScore:
+        """The number of retained tasks, with the table of tasks."""
+        tasks, index = stored_tasks(store, self.tagger)
+        if not tasks:
+            return DatasetScore(reason="no instruction", n_total=store.n_samples)
+        counts = count_tasks(tasks)
+        known = {task: n for task, n in counts.items() if task != UNTAGGED}
+        numbers = np.array(list(known.values()), np.int64)
+        details: dict[str, object] = {"tasks": counts, "other_share": counts.get(UNTAGGED, 0) / len(tasks)}
+        interval = None
+        if known:
+            details |= {
+                "entropy": normalised_entropy(numbers) if len(numbers) > 1 else None,
+                "chao1": chao1(numbers),
+                "coverage": good_turing_coverage(numbers),
+            }
+            interval = bootstrap_counts(
+                numbers, lambda drawn: float((drawn >= self.at_least).sum()), seed=store.seed
+            )
+        return DatasetScore(
+            float(len(retained(counts, self.at_least))),
+            interval=interval,
+            n_scored=len(set(index.tolist())),
+            n_total=store.n_samples,
+            details=details,
+            columns={"task": task_of_samples(tasks, index, store.n_samples)},
+        )

@@ -1,0 +1,64 @@
+"""Text readability: how likely the text is in its order (principle 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vlitqc.types import Batch, LanguageModel, MetricSpec, Principle, Score, TextLikelihood
+from vlitqc_metrics._algorithms.texts import turn_likelihoods
+
+
+def sample_score(turns: Sequence[tuple[TextLikelihood, TextLikelihood]]) -> Score:
+    """One sample's score from the (instruction, response) likelihoods of its turns.
+
+    A turn is as readable as the less readable of its two texts; a sample is the mean of its turns. Texts that
+    the model cannot measure are left out; where that leaves nothing, the reason is that of the last text.
+    """
+    texts = [text for turn in turns for text in turn]
+    lows = [min(found) for turn in turns if (found := [t.value for t in turn if t.value is not None])]
+    if not lows:
+        # A foreign language says more than the shortness of another text.
+        reasons = sorted(str(text.reason) for text in texts)
+        return Score(reason=reasons[-1] if reasons else "no text")
+    parts = {
+        "instruction": [i.value for i, _ in turns if i.value is not None],
+        "response": [r.value for _, r in turns if r.value is not None],
+        "mean_logp": [t.mean_logp for t in texts if t.mean_logp is not None],
+        "slor": [t.slor for t in texts if t.slor is not None],
+        "oov_share": [t.oov_share for t in texts if t.oov_share is not None],
+    }
+    means = {name: float(np.mean(values)) for name, values in parts.items() if values}
+    return Score(float(np.mean(lows)), parts=means)
+
+
+class TextReadability:
+    """How likely the conversation's texts are under a language model; the unit and scale are the model's.
+
+    Lite: bigram model, mean of log P(w | before) − log max(P(w), 1/N), in nats a word; about 1 for prose,
+    below 0 for shuffled words, below −2 for letter noise (``vlitqc.models.ngram_lm``).
+    """
+
+    spec = MetricSpec(
+        name="text_readability",
+        title="Text readability",
+        principle=Principle.READABILITY,
+        level="sample",
+        summary="How likely the words are in their order: low for word salad, gibberish and broken text.",
+        unit="nats per word",
+        bounds=(float("-inf"), float("inf")),
+        higher_is_better=True,
+        reduction="the less readable of instruction and response; mean over turns; mean over samples",
+        version="1",
+        source="section 4.2.3 of the paper; SLOR: Lau, Clark & Lappin 2017",
+        parts=("instruction", "response", "mean_logp", "slor", "oov_share"),
+    )
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+
+    def score(self, batch: Batch) -> list[Score]:
+        """One score a sample; none where no text is long enough or the language is not the model's."""
+        found = iter(turn_likelihoods(batch, self.model))
+        return [sample_score([next(found) for _ in sample.turns]) for sample in batch.samples]

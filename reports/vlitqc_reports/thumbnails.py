@@ -1,0 +1,42 @@
+"""Pictures made small enough to live inside a page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from dataclasses import dataclass
+
+import PIL.Image
+
+from vlitqc.types import Image
+
+SIDE = 160
+QUALITY = 70
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A JPEG of at most 160 px a side. ``key`` is its own hash, so that equal ones are stored once."""
+
+    key: str
+    width: int
+    height: int
+    uri: str
+
+
+def thumbnail(image: Image, side: int = SIDE, quality: int = QUALITY) -> Thumbnail | None:
+    """The picture reduced to ``side`` pixels on its longest side; None where it has a fault."""
+    if image.pixels is None:
+        return None
+    small = PIL.Image.fromarray(image.pixels)
+    small.thumbnail((side, side), PIL.Image.Resampling.LANCZOS, reducing_gap=2.0)
+    buffer = io.BytesIO()
+    small.convert("RGB").save(buffer, "JPEG", quality=quality, optimize=True)
+    data = buffer.getvalue()
+    return Thumbnail(
+        key=hashlib.sha256(data).hexdigest()[:16],
+        width=small.width,
+        height=small.height,
+        uri="data:image/jpeg;base64," + base64.b64encode(data).decode("ascii"),
+    )

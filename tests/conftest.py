@@ -1,0 +1,227 @@
+"""What the tests of the engine share: a small data set, a profile of light metrics, a metric made up on the spot."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable, Sequence
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlitqc import registry
+
+HEAD = """
+name = "{name}"
+title = "A profile of light metrics"
+summary = "No large model, so that a run takes a fraction of a second."
+adds = "Nothing."
+"""
+
+TINY = (
+    HEAD.format(name="tiny")
+    + """
+[metrics.image_readability]
+[metrics.composition]
+[metrics.correctness]
+unavailable = "needs a judge"
+"""
+)
+
+BIGRAMS = """
+[models.bigrams]
+backend = "bigram_lm"
+kind = "LanguageModel"
+name = "bigram counts"
+licence = "MIT"
+[[models.bigrams.files]]
+role = "unigrams"
+package = "wordsegment"
+version = "1.3.1"
+path = "wordsegment/unigrams.txt"
+sha256 = "fd27e15b83ee7a55d8e17731a397eb4d389cbe2afd1c26afcba8ee2634c0a6d5"
+[[models.bigrams.files]]
+role = "bigrams"
+package = "wordsegment"
+version = "1.3.1"
+path = "wordsegment/bigrams.txt"
+sha256 = "3bd156ba9477842930c5609fc7113864e3c093a97880736fba522c7edb4ba799"
+[[models.bigrams.files]]
+role = "wordfreq"
+package = "wordfreq"
+version = "3.1.1"
+path = "wordfreq/data"
+sha256 = "acde3db5c30a6b228035cb943f82733b2402754fbb826009ef9de2a73814863e"
+[metrics.text_readability]
+models = { model = "bigrams" }
+floor = 0.0
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A profile file: image readability, composition, and correctness as a metric that cannot be served."""
+    path = tmp_path_factory.mktemp("profiles") / "tiny.toml"
+    path.write_text(TINY, encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """``tiny`` with text readability, which has a floor."""
+    path = tmp_path_factory.mktemp("profiles") / "texts.toml"
+    path.write_text(TINY.replace('"tiny"', '"texts"') + BIGRAMS, encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def profile_file(tmp_path: Path) -> Callable[[str], str]:
+    """Writes a profile with the given body and returns its path."""
+
+    def write(body: str) -> str:
+        path = tmp_path / "own.toml"
+        path.write_text(HEAD.format(name="own") + body, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def _picture(seed: int) -> bytes:
+    rng = np.random.default_rng(seed)
+    # Blocks of one grey, a noise that differs from picture to picture: each has a quality of its own.
+    blocks = np.kron(rng.integers(0, 200, (6, 6)), np.ones((8, 8)))
+    noisy = blocks + rng.normal(0, 1 + seed % 9, blocks.shape)
+    stream = io.BytesIO()
+    Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).convert("RGB").save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[[int], bytes]:
+    """The bytes of a PNG of 48 × 48 pixels, one for each seed."""
+    return _picture
+
+
+def _record(i: int, image: Any = None, **more: Any) -> dict[str, Any]:
+    token = "" if image is None else "<image>\n" * (len(image) if isinstance(image, list) else 1)
+    record: dict[str, Any] = {"id": f"r{i}"}
+    if image is not None:
+        record["image"] = image
+    record["conversations"] = [
+        {"from": "human", "value": f"{token}What can be seen in picture number {i}?"},
+        {"from": "gpt", "value": "A pattern of grey squares " + "on the wall of a house " * (i % 7) + "."},
+    ]
+    return record | more
+
+
+@pytest.fixture(scope="session")
+def record() -> Callable[..., dict[str, Any]]:
+    """A LLaVA record: ``record(3, "3.png", more=…)``."""
+    return _record
+
+
+@pytest.fixture
+def make_data(tmp_path: Path) -> Callable[..., Path]:
+    """Writes ``n`` good records with a picture each; returns the data file. ``lines`` writes those instead."""
+
+    def make(
+        n: int = 20,
+        *,
+        name: str = "data.jsonl",
+        folder: str = "set",
+        lines: Sequence[dict[str, Any] | bytes] | None = None,
+        as_list: bool = False,
+    ) -> Path:
+        home = tmp_path / folder
+        home.mkdir(exist_ok=True)
+        if lines is None:
+            for i in range(n):
+                if not (home / f"{i}.png").exists():
+                    (home / f"{i}.png").write_bytes(_picture(i))
+            lines = [_record(i, f"{i}.png") for i in range(n)]
+        raw = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
+        path = home / name
+        path.write_bytes(b"[" + b",\n ".join(raw) + b"]\n" if as_list else b"".join(r + b"\n" for r in raw))
+        return path
+
+    return make
+
+
+MESSY_STATES = {
+    "good": "scored",
+    "malformed": "unreadable",
+    "missing": "partial",
+    "truncated": "partial",
+    "empty": "scored",
+    "text": "scored",
+    "many": "scored",
+    "embedded": "scored",
+    "no_image": "partial",
+    "outside": "partial",
+    "remote": "partial",
+    "list": "unreadable",
+    "no_conversation": "unreadable",
+    "last": "scored",
+}
+"""The rows of ``messy`` in order, each with the state that it must end in under the profile ``tiny``."""
+
+
+@pytest.fixture
+def messy_states() -> dict[str, str]:
+    """Row names of ``messy`` in order, each with the state that it must end in under the profile ``tiny``."""
+    return dict(MESSY_STATES)
+
+
+@pytest.fixture
+def messy(make_data: Callable[..., Path], tmp_path: Path) -> Path:
+    """A data file with a record of every sort of fault and shape, in the order of ``messy_states``."""
+    path = make_data(4)
+    home = path.parent
+    (home / "cut.png").write_bytes(_picture(9)[:-900])
+    (home / "words.png").write_bytes(b"these are words and no picture")
+    (tmp_path / "secret.png").write_bytes(_picture(10))
+    embedded = "data:image/png;base64," + base64.b64encode(_picture(11)).decode()
+    empty = _record(4, "0.png")
+    empty["conversations"][1]["value"] = ""
+    lines: list[Any] = [
+        _record(0, "0.png"),
+        b'{"id": "r1", "image": "1.png", "conversations": [{"from": "hu',
+        _record(2, "nowhere.png"),
+        _record(3, "cut.png"),
+        empty,
+        _record(5),
+        _record(6, ["1.png", "2.png"]),
+        _record(7, embedded),
+        b"",
+        _record(8, "words.png"),
+        _record(9, "../secret.png"),
+        _record(10, "https://example.org/a.png"),
+        b"[1, 2, 3]",
+        {"id": "r12", "image": "3.png"},
+        _record(13, "3.png"),
+    ]
+    return make_data(lines=lines)
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Registers an object for the length of a test, as an installed package would."""
+
+    def put(name: str, value: Any, kind: str = registry.METRICS) -> None:
+        group = f"{kind}.{value.spec.principle}" if kind == registry.METRICS else kind
+
+        class Point:
+            def load(self) -> Any:
+                return value
+
+        point: Any = Point()
+        assert hasattr(EntryPoint, "load")
+        entry = registry.Entry(name, group, f"made_up:{name}", "made-up", point)
+        monkeypatch.setitem(registry.entries(kind), name, entry)
+
+    return put

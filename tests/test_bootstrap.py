@@ -1,0 +1,88 @@
+"""Bootstrap intervals against SciPy's, against formulas, and by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vlitqc.analysis.bootstrap import bootstrap_counts, bootstrap_mean, percentile_interval
+
+
+def test_the_interval_cuts_two_and_a_half_percent_from_each_end() -> None:
+    assert percentile_interval(np.arange(1001, dtype=np.float64)[::-1]) == pytest.approx((25.0, 975.0))
+    assert percentile_interval(np.array([3.0])) == (3.0, 3.0)
+
+
+@pytest.mark.parametrize("values", [[], [1.0]])
+def test_fewer_than_two_values_have_no_interval(values: list[float]) -> None:
+    assert bootstrap_mean(np.array(values, np.float64), seed=0) is None
+
+
+def test_fewer_than_two_items_have_no_interval() -> None:
+    assert bootstrap_counts(np.array([0, 0]), lambda c: 1.0, seed=0) is None
+    assert bootstrap_counts(np.array([0, 1]), lambda c: 1.0, seed=0) is None
+    assert bootstrap_counts(np.array([1, 1]), lambda c: 1.0, seed=0) == (1.0, 1.0)
+
+
+def test_equal_values_have_an_interval_of_no_width() -> None:
+    assert bootstrap_mean(np.full(9, 0.25), seed=3) == (0.25, 0.25)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_mean_agrees_with_scipy(seed: int) -> None:
+    values = np.random.default_rng(seed).gamma(2.0, 3.0, 400)
+    found = bootstrap_mean(values, seed=seed)
+    theirs = scipy.stats.bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=4000, rng=np.random.default_rng(99)
+    ).confidence_interval
+    standard_error = values.std() / math.sqrt(len(values))
+    assert found == pytest.approx((theirs.low, theirs.high), abs=0.25 * standard_error)
+
+
+def test_the_mean_agrees_with_the_formula() -> None:
+    values = np.random.default_rng(5).normal(10, 2, 2000)
+    half = 1.96 * values.std() / math.sqrt(len(values))
+    assert bootstrap_mean(values, seed=1) == pytest.approx(
+        (values.mean() - half, values.mean() + half), abs=0.15 * half
+    )
+
+
+def test_counts_agree_with_the_binomial() -> None:
+    # The share of the first category is binomial, so its interval is that of Binomial(500, 0.3) / 500.
+    found = bootstrap_counts(np.array([150, 300, 50]), lambda c: c[0] / c.sum(), seed=2)
+    exact = scipy.stats.binom(500, 0.3).ppf([0.025, 0.975]) / 500
+    assert found == pytest.approx(tuple(exact), abs=0.006)
+
+
+def test_the_seed_decides() -> None:
+    values = np.random.default_rng(0).normal(size=50)
+    assert bootstrap_mean(values, seed=1) == bootstrap_mean(values, seed=1)
+    assert bootstrap_mean(values, seed=1) != bootstrap_mean(values, seed=2)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=40),
+    st.integers(0, 2**32 - 1),
+)
+def test_the_interval_lies_within_the_values(values: list[float], seed: int) -> None:
+    found = bootstrap_mean(np.array(values), seed=seed)
+    assert found is not None
+    low, high = found
+    slack = 1e-9 * max(1.0, *map(abs, values))
+    assert min(values) - slack <= low <= high <= max(values) + slack
+
+
+def test_about_95_of_100_intervals_hold_the_truth() -> None:
+    rng = np.random.default_rng(11)
+    hits = 0
+    for seed in range(100):
+        found = bootstrap_mean(rng.normal(0, 1, 60), seed=seed)
+        assert found is not None
+        hits += found[0] <= 0 <= found[1]
+    assert 88 <= hits <= 99

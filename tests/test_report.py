@@ -1,0 +1,592 @@
+"""The page: complete, escaped, self-contained, within its size, and honest about what is missing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vlitqc.errors import InputError, UsageError
+from vlitqc.types import Image, Issue, Media, Origin, Record, Sample, Turn, Unreadable
+from vlitqc_reports import charts, wording
+from vlitqc_reports.html import render, write_report
+
+RTL = "\u202e"
+HOSTILE = (
+    "<script>alert(1)</script></script></style></title><img src=x onerror=alert(2)>"
+    "\"' onmouseover='alert(3)' <a href=\"javascript:alert(4)\">x</a> <iframe src=//evil.example></iframe>"
+    f"{RTL}gpj.exe\u2066\x00\x1b[31m\ud800 --><!-- {{{{ 7*191 }}}} <base href=https://evil.example>"
+)
+
+VOID = {"meta", "link", "br", "input", "img", "base"}
+KNOWN = {
+    "html", "head", "meta", "title", "link", "style", "body", "a", "svg", "defs", "image", "use", "rect", "line",
+    "text", "header", "footer", "nav", "main", "section", "article", "div", "span", "p", "h1", "h2", "h3", "h4",
+    "h5", "ul", "ol", "li", "dl", "dt", "dd", "table", "caption", "thead", "tbody", "tr", "th", "td", "code", "pre",
+    "details", "summary", "strong", "small", "i", "bdi", "time", "form", "label", "input", "select", "option",
+    "script", "br",
+}  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Every element, attribute and text of a page; fails on elements that do not nest."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.comments: list[str] = []
+        self.inline: dict[str, list[str]] = {"style": [], "script": []}
+        self.texts: list[str] = []
+        self._open: list[str] = []
+        self.feed(source)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), (tag, names)
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_comment(self, data: str) -> None:
+        self.comments.append(data)
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] in self.inline:
+            self.inline[self._open[-1]].append(data)
+        else:
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.texts).split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.elements if name == tag]
+
+
+def metric(name: str, **given: Any) -> dict[str, Any]:
+    """A metric of a scorecard; without ``values`` it has no score."""
+    values = given.pop("values", None)
+    base: dict[str, Any] = {
+        "name": name, "title": name.replace("_", " ").capitalize(), "principle": "correctness", "level": "sample",
+        "summary": "what it says", "unit": "", "bounds": [0, None], "higher_is_better": True,
+        "reduction": "mean over turns", "version": "1", "source": "section 4.1", "value": None,
+        "reason": "no judge is configured", "interval": None, "n_scored": 0, "n_total": 4, "reasons": {},
+        "quantiles": None, "histogram": None, "parts": {}, "details": {}, "floor": None, "reference": None,
+    }  # fmt: skip
+    if values is not None:
+        found = np.array([v for v in values if v is not None], float)
+        counts, edges = np.histogram(found, bins=5)
+        base |= {
+            "value": float(found.mean()), "reason": None, "interval": [found.mean() - 0.5, found.mean() + 0.5],
+            "n_scored": len(found), "n_total": len(values),
+            "quantiles": {f"p{q}": float(np.percentile(found, q)) for q in (5, 25, 50, 75, 95)},
+            "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+        }  # fmt: skip
+    return base | given
+
+
+@dataclass
+class FakeRun:
+    """The part of a run that a report reads."""
+
+    scorecard: dict[str, Any]
+    scores: pd.DataFrame
+    issues: pd.DataFrame
+    records: list[Record] = field(default_factory=list)
+    picture: Callable[[Media], Image] = lambda media: Image(media.reference, None, "no such file")
+    opened: list[int] = field(default_factory=list)
+
+    def record(self, row: int) -> Record:
+        self.opened.append(row)
+        return self.records[row]
+
+    def images(self, sample: Sample) -> list[Image]:
+        return [self.picture(media) for media in sample.images]
+
+
+def make_run(
+    values: list[float | None],
+    *,
+    text: str = "a dog",
+    n_turns: int = 1,
+    n_images: int = 1,
+    profile: str = "lite",
+    picture: Callable[[Media], Image] | None = None,
+    **given: Any,
+) -> FakeRun:
+    """A run of ``len(values)`` records with one scored metric, ``match``, and one without a score."""
+    n = len(values)
+    origins = [Origin("data.jsonl", i, i + 1, 0, 1, "0" * 64) for i in range(n)]
+    records: list[Record] = [
+        Sample(
+            f"id{i}",
+            tuple(Turn(f"{text} q{t}", f"{text} r{t}") for t in range(n_turns)),
+            tuple(Media("image", f"{i}-{j}.jpg") for j in range(n_images)),
+            {},
+            origins[i],
+        )
+        for i in range(n)
+    ]
+    scores = pd.DataFrame(
+        {
+            "row": range(n), "id": [f"id{i}" for i in range(n)], "file": "data.jsonl", "line": range(1, n + 1),
+            "sha256": "0" * 64, "state": "scored", "n_turns": n_turns, "n_images": n_images, "task": "captioning",
+            "match": values, "match_reason": [None if v is not None else "text-only" for v in values],
+            "correctness": None, "correctness_reason": "no judge is configured",
+        }
+    )  # fmt: skip
+    match = metric("match", values=values, **given)
+    card = {
+        "schema": "vlitqc-scorecard/1", "vlitqc": "0.1.0", "created": "2026-01-02T03:04:05+00:00",
+        "command": "vlitqc score data.jsonl",
+        "profile": {"name": profile, "title": "Lite", "summary": "small models", "adds": ""},
+        "input": {"path": "/x/data.jsonl", "format": "json", "sha256": "ab" * 32, "bytes": 1234, "image_root": "/x"},
+        "counts": {"records": n, "scored": n, "partial": 0, "unreadable": 0},
+        "verdict": {"level": "good", "headline": "None has a known defect.", "to_fix": []},
+        "principles": [
+            {"id": "readability", "title": "Readability", "metrics": []},
+            {"id": "correctness", "title": "Correctness", "metrics": [match, metric("correctness")]},
+        ],
+        "issues": [], "models": [], "versions": {"numpy": "2.0"}, "seed": 7, "seconds": 61.0,
+    }  # fmt: skip
+    columns = ["kind", "severity", "detail", "file", "line", "row", "id"]
+    run = FakeRun(card, scores, pd.DataFrame(columns=columns), records)
+    if picture is not None:
+        run.picture = picture
+    return run
+
+
+def noise(media: Media) -> Image:
+    """A different picture of noise for every reference: the worst that JPEG can meet."""
+    seed = int.from_bytes(hashlib.sha256(media.reference.encode()).digest()[:4], "big")
+    pixels = np.random.default_rng(seed).integers(0, 256, (200, 240, 3), dtype=np.uint8)
+    return Image(media.reference, pixels, None, f"{seed:x}", 2400, 2000, "JPEG", 99)
+
+
+IN_TABLES = HOSTILE.replace("\ud800", "")
+"""Tables are UTF-8 and cannot hold a lone surrogate; records read from JSON can."""
+
+
+def poisoned(value: Any) -> Any:
+    """The value with every text in it replaced by hostile text, except the words that steer the page."""
+    if isinstance(value, str):
+        return HOSTILE
+    if isinstance(value, list | tuple):
+        return [poisoned(v) for v in value]
+    if isinstance(value, dict):
+        kept = {"name", "level", "id", "principle"}
+        return {k: v if k in kept else poisoned(v) for k, v in value.items()}
+    return value
+
+
+def hostile_run() -> FakeRun:
+    run = make_run([1.0, 2.0, None, 4.0])
+    card = run.scorecard
+    match = card["principles"][1]["metrics"][0]
+    match |= {
+        "reasons": {HOSTILE: 1}, "parts": {HOSTILE: 0.5}, "floor": 1.5,
+        "details": {HOSTILE: HOSTILE, "deep": {HOSTILE: [HOSTILE]}},
+        "reference": {"low": 1.0, "high": 2.0, "source": HOSTILE},
+    }  # fmt: skip
+    card["verdict"]["to_fix"] = [{"title": "t", "detail": "d", "n": 1, "command": "c"}]
+    card["issues"] = [{"kind": "k", "severity": "error", "n": 2, "examples": []}]
+    card["models"] = [
+        {
+            "slot": "s",
+            "kind": "k",
+            "name": "n",
+            "revision": "r",
+            "sha256": "x",
+            "licence": "l",
+            "package": "p",
+        }
+    ]
+    card["principles"].append(
+        {
+            "id": "task_diversity",
+            "title": "t",
+            "metrics": [
+                metric("task_diversity", level="dataset", value=2.0, details={"tasks": {HOSTILE: 3}})
+            ],
+        }
+    )
+    composition = {
+        "turns": {HOSTILE: 3}, "languages": {HOSTILE: 1}, "media_kinds": {HOSTILE: 1},
+        "instruction_words": {"p50": 3.0, HOSTILE: 1.0}, "resolution": HOSTILE,
+    }  # fmt: skip
+    card["principles"].append(
+        {
+            "id": HOSTILE,
+            "title": "t",
+            "metrics": [metric("composition", level="dataset", value=2.0, details=composition)],
+        }
+    )
+    card["versions"] = {HOSTILE: "1"}
+    run.scorecard = poisoned(card)
+    run.scorecard["issues"][0] |= {"kind": IN_TABLES, "severity": IN_TABLES}
+    run.scorecard["models"][0]["name"] = HOSTILE
+    run.scorecard["profile"]["name"] = HOSTILE
+    run.issues = pd.DataFrame(
+        [dict.fromkeys(("kind", "severity", "detail", "file", "id"), IN_TABLES) | {"line": 1, "row": 0}]
+    )
+    for column in ("id", "file", "task"):
+        run.scores[column] = IN_TABLES
+    run.scores["match_reason"] = [None, None, IN_TABLES, None]
+    run.scores["duplicate_kind"] = IN_TABLES
+    run.scores[f"extra {IN_TABLES}"] = IN_TABLES
+    run.records = [
+        Sample(
+            HOSTILE,
+            (Turn(HOSTILE, HOSTILE), Turn(HOSTILE * 5, HOSTILE * 5), Turn(HOSTILE, "")),
+            (Media("image", HOSTILE), Media("image", "javascript:alert(1)"), Media("video", HOSTILE)),
+            {HOSTILE: HOSTILE},
+            Origin(HOSTILE, i, 1, 0, 1, "0" * 64),
+        )
+        for i in range(4)
+    ]
+    run.picture = lambda media: (
+        noise(media)
+        if media.reference.startswith("javascript")
+        else Image(HOSTILE, None, HOSTILE, "", 0, 0, HOSTILE)
+    )
+    return run
+
+
+def hash_source(text: str) -> str:
+    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+
+
+def policy(page: Page) -> dict[str, str]:
+    found = [a for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    assert len(found) == 1
+    return dict(part.strip().split(" ", 1) for part in str(found[0]["content"]).split(";"))
+
+
+@pytest.fixture(scope="module")
+def hostile() -> tuple[str, Page]:
+    source = render(hostile_run())
+    return source, Page(source)
+
+
+def test_hostile_text_adds_no_element(hostile: tuple[str, Page]) -> None:
+    _, page = hostile
+    assert {tag for tag, _ in page.elements} <= KNOWN
+    assert page.comments == []
+    assert len(page.all("script")) == len(page.all("style")) == 1
+    assert "7*191" in page.text
+    assert "1337" not in page.text
+
+
+def test_hostile_text_adds_no_handler_style_or_address(hostile: tuple[str, Page]) -> None:
+    _, page = hostile
+    ids = {attrs["id"] for _, attrs in page.elements if "id" in attrs}
+    for tag, attrs in page.elements:
+        for name, value in attrs.items():
+            assert re.fullmatch(r"[a-zA-Z][a-zA-Z0-9-]*", name), (tag, name)
+            assert not name.startswith("on"), (tag, name)
+            assert name not in {"style", "src", "srcset", "srcdoc", "action", "formaction", "xlink:href"}, (
+                tag,
+                name,
+            )
+            if name == "href":
+                target = str(value)
+                assert target == "data:," or target.startswith(("#", "data:image/jpeg;base64,")), (
+                    tag,
+                    target,
+                )
+                assert not target.startswith("#") or target[1:] in ids, target
+
+
+def test_hostile_text_is_there_to_read(hostile: tuple[str, Page]) -> None:
+    _, page = hostile
+    assert page.text.count("<script>alert(1)</script>") > 20
+    assert "onerror=alert(2)" in page.text
+
+
+def test_no_hidden_character_reaches_the_page(hostile: tuple[str, Page]) -> None:
+    source, page = hostile
+    assert not re.search(
+        "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", source
+    )
+    for badge in ("U+202E", "U+2066", "U+0000", "U+001B", "U+D800"):
+        assert f'<span class="ctl">{badge}</span>' in source
+        assert badge in page.text
+    assert not [a for _, a in page.elements for v in a.values() if v and RTL in v]
+
+
+def test_ids_are_unique_and_labels_point_to_them(hostile: tuple[str, Page]) -> None:
+    for page in (hostile[1], Page(render(make_run([1.0, 2.0])))):
+        ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+        assert len(ids) == len(set(ids))
+        named = [attrs["aria-labelledby"] for _, attrs in page.elements if "aria-labelledby" in attrs]
+        assert named
+        assert set(named) <= set(ids)
+
+
+def test_policy_allows_exactly_our_style_and_script(hostile: tuple[str, Page]) -> None:
+    _, page = hostile
+    rules = policy(page)
+    assert rules["default-src"] == "'none'"
+    assert rules["img-src"] == "data:"
+    assert rules["base-uri"] == rules["form-action"] == "'none'"
+    assert rules["style-src"] == hash_source("".join(page.inline["style"]))
+    assert rules["script-src"] == hash_source("".join(page.inline["script"]))
+    assert "unsafe" not in str(rules)
+    assert "url(" not in "".join(page.inline["style"])
+    assert "@import" not in "".join(page.inline["style"])
+
+
+def test_policy_comes_before_anything_it_governs(hostile: tuple[str, Page]) -> None:
+    tags = [(tag, attrs.get("http-equiv")) for tag, attrs in hostile[1].elements]
+    at = tags.index(("meta", "Content-Security-Policy"))
+    assert at < min(i for i, (tag, _) in enumerate(tags) if tag in {"style", "script", "link", "title"})
+
+
+def test_missing_scores_show_their_reason() -> None:
+    run = make_run([1.0, None, 3.0])
+    run.scorecard["principles"][1]["metrics"][1]["reasons"] = {"no judge is configured": 3}
+    page = Page(render(run))
+    assert "Not scored no judge is configured" in page.text
+    assert "not scored: no judge is configured" in page.text
+    assert "no judge is configured 3" in page.text
+    assert "2 of 3 scored" in page.text
+    assert "nan" not in page.text.lower().split()
+
+
+def test_a_principle_without_metrics_says_so() -> None:
+    assert "No metric of this run serves this principle." in Page(render(make_run([1.0]))).text
+
+
+@pytest.mark.parametrize(
+    ("better", "expected"),
+    [
+        (True, [*range(8)]),
+        (False, [*range(19, 11, -1)]),
+        (None, [0, 1, 2, 3, 19, 18, 17, 16]),
+    ],
+)
+def test_the_worst_samples_are_chosen(better: bool | None, expected: list[int]) -> None:
+    values: list[float | None] = [float(i) for i in range(20)]
+    run = make_run(values, higher_is_better=better)
+    source = render(run)
+    shown = re.findall(r'<span class="id"><bdi>id(\d+)</bdi>', source)
+    assert [int(i) for i in shown] == expected
+    assert sorted(run.opened) == sorted(expected)
+
+
+def test_ties_and_few_samples_show_each_sample_once() -> None:
+    shown = re.findall(
+        r'<span class="id"><bdi>(\w+)</bdi>', render(make_run([2.0] * 3, higher_is_better=None))
+    )
+    assert sorted(shown) == ["id0", "id1", "id2"]
+
+
+def test_faults_take_the_place_of_pictures() -> None:
+    page = Page(render(make_run([1.0])))
+    assert "No picture no such file" in page.text
+    assert page.all("image") == []
+
+
+def test_equal_thumbnails_are_stored_once() -> None:
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    run = make_run([1.0, 2.0, 3.0], picture=lambda m: Image(m.reference, pixels, None, "s", 60, 40, "PNG", 9))
+    page = Page(render(run))
+    assert len(page.all("image")) == 1
+    assert len(page.all("use")) == 3
+    assert (page.all("image")[0]["width"], page.all("image")[0]["height"]) == ("60", "40")
+
+
+def test_unreadable_records_and_a_lost_input_are_told() -> None:
+    run = make_run([1.0, 2.0])
+    origin = Origin("data.jsonl", 0, 1, 0, 1, "0" * 64)
+    run.records[0] = Unreadable(
+        origin, (Issue("malformed_record", "error", "ends in mid-string", "d", 1, 0),)
+    )
+    assert "ends in mid-string" in Page(render(run)).text
+
+    asked = []
+
+    def gone(row: int) -> Record:
+        asked.append(row)
+        raise InputError("the input is no longer there")
+
+    run.sample = gone  # type: ignore[method-assign]
+    page = Page(render(run))
+    assert page.text.count("the record could not be read again: the input is no longer there") == 2
+    assert len(asked) == 1
+
+
+def test_size_bound_drops_thumbnails_and_says_so() -> None:
+    values: list[float | None] = [float(i) for i in range(30)]
+    run = make_run(values, n_images=6, picture=noise)
+    full = render(run, max_bytes=10_000_000)
+    n_full = len(Page(full).all("image"))
+    assert n_full == 48
+    assert "left out" not in Page(full).text
+    bound = len(full.encode()) // 2
+    small = render(run, max_bytes=bound)
+    page = Page(small)
+    assert len(small.encode()) <= bound
+    assert 0 < len(page.all("image")) < n_full
+    left = n_full - len(page.all("image"))
+    assert f"{left} of {n_full} thumbnails were left out" in page.text
+    # Every sample keeps its first picture before any keeps its second.
+    firsts = [card.split("</li>")[0] for card in small.split('<ul class="pictures">')[1:]]
+    assert all("<use" in first for first in firsts)
+
+
+def test_size_bound_holds_for_endless_text() -> None:
+    values: list[float | None] = [float(i) for i in range(10)]
+    run = make_run(values, text="&<\u202e" * 20_000, n_turns=60, picture=noise)
+    run.scorecard["principles"][1]["metrics"][0]["details"] = {
+        "x" * 100_000: "y" * 1_000_000,
+        "l": ["z"] * 100_000,
+    }
+    run.scorecard["command"] = "c" * 1_000_000
+    for bound in (1_000_000, 200_000, 80_000):
+        source = render(run, max_bytes=bound)
+        assert len(source.encode()) <= bound
+        assert re.search("to keep this file small", Page(source).text)
+
+
+def test_a_bound_that_cannot_hold_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="needs at least"):
+        write_report(make_run([1.0]), tmp_path / "report.html", max_bytes=1_000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_writes_atomically_and_returns_the_path(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "report.html"
+    assert write_report(make_run([1.0, 2.0]), out) == out
+    assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert [p.name for p in out.parent.iterdir()] == ["report.html"]
+    before = out.read_bytes()
+    with pytest.raises(UsageError):
+        write_report(make_run([1.0]), out, max_bytes=10)
+    assert out.read_bytes() == before
+
+
+def test_the_papers_range_is_drawn_only_in_its_own_profile() -> None:
+    reference = {"low": 30.7, "high": 34.3, "source": "Table 3"}
+    values: list[float | None] = [20.0, 30.0, 33.0, 40.0]
+    lite = render(make_run(values, reference=reference))
+    paper = render(make_run(values, reference=reference, profile="paper"))
+    assert 'class="c-band"' not in lite
+    assert "do not compare the two numbers" in lite
+    assert 'class="c-band"' in paper
+    assert "30.7–34.3" in lite
+    assert "30.7–34.3" in paper
+
+
+def test_floor_is_drawn_and_counted() -> None:
+    source = render(make_run([1.0, 2.0, 3.0, 4.0], floor=2.0))
+    assert 'class="c-floor"' in source
+    assert "1 of 4 scored samples (25%) is below it" in Page(source).text
+
+
+def test_issues_list_some_places_of_many() -> None:
+    run = make_run([1.0])
+    rows = [
+        {
+            "kind": "small_image",
+            "severity": "note",
+            "detail": f"d{i}",
+            "file": "f.json",
+            "line": i,
+            "row": i,
+            "id": "",
+        }
+        for i in range(500)
+    ]
+    run.issues = pd.DataFrame(rows)
+    run.scorecard["issues"] = [{"kind": "small_image", "severity": "note", "n": 500, "examples": []}]
+    page = Page(render(run))
+    assert "19 more of 499" in page.text
+    assert "f.json:19" in page.text
+    assert "f.json:20" not in page.text
+
+
+def test_histogram_of_nothing_is_nothing() -> None:
+    empty, flat, torn = ([0, 1], [0]), ([0, 0], [3]), ([0], [1])
+    assert charts.histogram(None, title="t") == ""
+    for edges, counts in (empty, flat, torn):
+        data = {"edges": edges, "counts": counts}
+        assert charts.histogram(data, title="t") == ""
+
+
+def test_histogram_bars_stand_for_the_counts() -> None:
+    drawn = charts.histogram({"edges": [0, 1, 2], "counts": [1, 2]}, title="t", floor=-1.0)
+    bars = [
+        {k: float(v) for k, v in re.findall(r' (x|width|height)="([\d.]+)"', tag)}
+        for tag in re.findall(r'<rect class="c-bar"[^>]*>', drawn)
+    ]
+    assert len(bars) == 2
+    assert bars[1]["height"] == pytest.approx(2 * bars[0]["height"], rel=1e-3)
+    floor = re.search(r'<line class="c-floor" x1="([\d.]+)"', drawn)
+    assert floor
+    assert float(floor[1]) < bars[0]["x"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0, "0"), (0.8461, "0.846"), (30.71, "30.7"), (1234567, "1,234,567"), (-2.5, "−2.50"), (-0.0, "0"),
+        (1.5e-7, "1.50e-07"), (float("inf"), "∞"), (12.0, "12"), (1234.5, "1,234"),
+    ],
+)  # fmt: skip
+def test_numbers(value: float, expected: str) -> None:
+    assert wording.number(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (30.12, 31.33, "30.1–31.3"), (38, 49, "38–49"), (-0.31, -0.12, "−0.31 to −0.12"), (0.84, 0.84, "0.84"),
+        (5.0, 7.0, "5–7"),
+    ],
+)  # fmt: skip
+def test_intervals(low: float, high: float, expected: str) -> None:
+    assert wording.span(low, high) == expected
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "expected"),
+    [
+        (0, 5, "0%"),
+        (5, 5, "100%"),
+        (1, 100_000, "<0.1%"),
+        (99_999, 100_000, ">99.9%"),
+        (1, 8, "12.5%"),
+        (0, 0, "–"),
+    ],
+)
+def test_shares(part: float, whole: float, expected: str) -> None:
+    assert wording.share(part, whole) == expected
+
+
+def test_text_keeps_its_lines_and_scripts() -> None:
+    kept = "a\tb\nc é 漢字 שלום 👩\u200d👩\u200d👧"
+    assert wording.visible(kept) == kept
+    assert wording.plain(kept) == kept
+    assert wording.visible("a\r\nb") == "a\nb"
+    assert wording.visible("\u202e" * 9) == '<span class="ctl">U+202E ×9</span>'
+    assert wording.plain("<\u202e") == "<[U+202E]"
+    assert wording.clip("x" * 12, 10) == "x" * 10 + "… [2 more characters]"

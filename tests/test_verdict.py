@@ -1,0 +1,77 @@
+"""The verdict at its limits, worked by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vlitqc.analysis.verdict import CURES, TO_FIX, verdict
+
+
+def rows(*numbers: int) -> np.ndarray[Any, Any]:
+    return np.array(numbers, np.int64)
+
+
+def metric(name: str = "image_readability", floor: float = 0.25, unit: str = "") -> dict[str, Any]:
+    return {"name": name, "title": name.replace("_", " ").capitalize(), "floor": floor, "unit": unit}
+
+
+@pytest.mark.parametrize(
+    ("suspect", "records", "level"),
+    [
+        (0, 1, "good"),
+        (1, 51, "good"),  # 1.96%
+        (1, 50, "fair"),  # 2% is no longer below 2%
+        (9, 100, "fair"),
+        (10, 100, "poor"),  # 10% is no longer below 10%
+        (5, 5, "poor"),
+        (0, 0, "poor"),
+    ],
+)
+def test_levels(suspect: int, records: int, level: str) -> None:
+    found = verdict(records, {"missing_image": rows(*range(suspect))} if suspect else {}, [])
+    assert found["level"] == level
+    assert found["suspect"] == suspect
+    assert found["limits"] == {"good_below": 0.02, "fair_below": 0.10}
+
+
+def test_a_record_with_many_faults_counts_once() -> None:
+    errors = {"missing_image": rows(1, 1, 2), "empty_turn": rows(2, 3)}
+    found = verdict(100, errors, [(metric(), rows(3, 4))])
+    assert found["suspect"] == 4
+    assert found["headline"].startswith("4 of 100 records (4.0%)")
+    assert {p["title"]: p["n"] for p in found["to_fix"]} == {
+        "missing image": 2,
+        "empty turn": 2,
+        "low image readability": 2,
+    }
+
+
+def test_the_worst_come_first_and_no_more_than_three() -> None:
+    errors = {f"kind_{n}": rows(*range(n)) for n in (1, 4, 2, 3)}
+    found = verdict(100, errors, [])
+    assert [p["n"] for p in found["to_fix"]] == [4, 3, 2]
+    assert len(found["to_fix"]) == TO_FIX
+
+
+def test_each_problem_says_what_to_do() -> None:
+    found = verdict(9, {"missing_image": rows(1), "odd": rows(2)}, [(metric(unit="nats"), rows(0, 3))])
+    low, missing, odd = found["to_fix"]
+    assert missing["detail"] == CURES["missing_image"]
+    assert odd["detail"]
+    assert low["detail"] == "below the recommended floor of 0.25 nats"
+    assert low["command"] == "vlitqc filter RUN --drop-below image_readability=0.25"
+    assert missing["command"] == "vlitqc filter RUN --drop-issue missing_image"
+
+
+def test_the_command_has_the_floor_to_the_last_digit() -> None:
+    found = verdict(9, {}, [(metric(floor=0.123456789012), rows(0))])
+    assert found["to_fix"][0]["command"].endswith("=0.123456789012")
+
+
+def test_nothing_wrong_and_nothing_there() -> None:
+    assert verdict(3, {}, [(metric(), rows())])["headline"] == "None of the 3 records has a known defect."
+    assert verdict(3, {}, [(metric(), rows())])["to_fix"] == []
+    assert verdict(0, {}, [])["headline"] == "No record was found."

@@ -1,0 +1,116 @@
+"""Visual complexity: hand-worked measures, order on made and real pictures, range, odd shapes."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy.ndimage import gaussian_filter
+from skimage import data
+from skimage.color import rgb2lab
+
+from vlitqc_metrics._algorithms import visual_complexity as module
+from vlitqc_metrics._algorithms.visual_complexity import visual_complexity
+
+Picture = npt.NDArray[np.uint8]
+
+
+def squares(per_side: int, colours: int) -> Picture:
+    """A board of squares in randomly drawn colours, 256 x 256."""
+    random = np.random.default_rng(per_side)
+    palette = random.integers(0, 256, (colours, 3), dtype=np.uint8)
+    board = palette[random.integers(0, colours, (per_side, per_side))]
+    return np.repeat(np.repeat(board, 256 // per_side, axis=0), 256 // per_side, axis=1)
+
+
+def test_lab_equals_scikit_image() -> None:
+    picture = data.astronaut()[:64, :64]
+    np.testing.assert_allclose(module._lab(picture), rgb2lab(picture), atol=2e-2)
+
+
+def test_two_halves_hand_worked() -> None:
+    # Black and white halves: 2 regions less 1, 1 bit of colour, and an edge along one line only.
+    halves = np.zeros((256, 256, 3), dtype=np.uint8)
+    halves[:, 128:] = 255
+    edges, regions, colours, congestion = module._measures(halves)
+    assert regions == 1
+    assert colours == pytest.approx(1.0)
+    # L* steps by 100 through a Gaussian of sigma 1; x px from the edge the central difference is
+    # 100 (Phi(x + 1) - Phi(x - 1)) / 2: 31 at 0.5, 15 at 1.5, 3.3 at 2.5. Four columns reach 4.
+    assert edges == pytest.approx(4 / 256)
+    assert congestion > 0
+
+
+def test_congestion_of_an_uncorrelated_spread() -> None:
+    # Independent L*, a*, b* noise of standard deviation s: det(C + I)^(1/6) - 1 is about sqrt(s^2 + 1) - 1,
+    # and each halving of the picture halves s.
+    lab = np.random.default_rng(0).normal(0, 16, (256, 256, 3)).astype(np.float32)
+    expected = np.mean([np.sqrt(s * s + 1) - 1 for s in (16, 8, 4)])
+    assert module._congestion(lab) == pytest.approx(expected, rel=0.06)
+
+
+def test_more_squares_and_more_colours_are_more_complex() -> None:
+    by_number = [visual_complexity(squares(per_side, 12)) for per_side in (1, 2, 4, 8, 16)]
+    assert by_number == sorted(by_number)
+    by_colours = [module._measures(squares(16, colours))[2] for colours in (1, 2, 4, 16, 64)]
+    assert by_colours == sorted(by_colours)
+
+
+@pytest.mark.parametrize("picture", [data.astronaut(), data.coffee(), data.cat(), data.rocket()])
+def test_blur_takes_complexity_away(picture: Picture) -> None:
+    scores = [visual_complexity(picture)]
+    for sigma in (2, 4, 8, 16):
+        soft = np.rint(gaussian_filter(picture.astype(np.float64), (sigma, sigma, 0))).astype(np.uint8)
+        scores.append(visual_complexity(soft))
+    assert scores == sorted(scores, reverse=True)
+    assert scores[-1] < 0.6 * scores[0]
+
+
+def test_a_workshop_is_more_complex_than_a_rocket_in_the_sky() -> None:
+    assert visual_complexity(data.stereo_motorcycle()[0]) > visual_complexity(data.rocket()) + 15
+
+
+def test_the_resolution_matters_little() -> None:
+    picture = data.coffee()
+    assert visual_complexity(np.repeat(np.repeat(picture, 3, axis=0), 3, axis=1)) == pytest.approx(
+        visual_complexity(picture), abs=3
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (8, 8), (3, 5000), (20000, 2), (256, 255), (17, 9)])
+def test_every_shape_gives_a_number_in_range(shape: tuple[int, int]) -> None:
+    random = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    assert 0 <= visual_complexity(random) < 100
+    for colour in ((0, 0, 0), (255, 255, 255), (12, 200, 99)):
+        assert visual_complexity(np.full((*shape, 3), colour, dtype=np.uint8)) == pytest.approx(0, abs=0.01)
+
+
+def test_every_corner_of_the_colour_cube_has_its_cell() -> None:
+    corners = np.stack(np.meshgrid([0, 255], [0, 255], [0, 255]), axis=-1).reshape(1, 8, 3).astype(np.uint8)
+    assert module._colour_entropy(module._lab(corners)) == pytest.approx(3.0)
+
+
+def test_grey_pictures_have_a_score() -> None:
+    grey = np.repeat(data.camera()[:, :, None], 3, axis=2)
+    assert 10 < visual_complexity(grey) < 90
+
+
+def test_deterministic_and_leaves_its_input_alone() -> None:
+    picture = data.cat().copy()
+    before = picture.copy()
+    assert visual_complexity(picture) == visual_complexity(picture)
+    np.testing.assert_array_equal(picture, before)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((4, 4), dtype=np.uint8),
+        np.zeros((4, 4, 4), dtype=np.uint8),
+        np.zeros((4, 4, 3)),
+        np.zeros((4, 0, 3), dtype=np.uint8),
+    ],
+)
+def test_refuses_what_is_no_rgb_picture(wrong) -> None:
+    with pytest.raises(ValueError, match="expected a non-empty uint8 array"):
+        visual_complexity(wrong)

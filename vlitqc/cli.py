@@ -1,0 +1,391 @@
+"""The command line: parse, call, print. What it prints is made in ``console``; what it calls is the Python API."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vlitqc.errors import InputError, RunError, UsageError, VlitqcError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EXIT_CODES = """
+\b
+Exit codes: 0 fine · 1 a gate failed · 2 wrong usage · 3 unusable input ·
+4 some samples could not be scored (only with --strict or --max-errors)
+"""
+RECOMMENDED = "recommended"
+WIDTH_OF_FILES = 160
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    # A pipe or a file has no width of its own; 80 columns would fold every table.
+    piped = not (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, highlight=False, emoji=False, width=WIDTH_OF_FILES if piped else None)
+
+
+def _print_json(value: Any) -> None:
+    # All in ASCII, so that no bidi or control character of the data reaches the terminal as itself.
+    click.echo(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
+
+
+@click.group(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "VLITQC",
+        "max_content_width": 110,
+    },
+    epilog=EXIT_CODES,
+)
+@click.version_option(package_name="vlitqc")
+def cli() -> None:
+    """Know your vision-language instruction data before you train on it.
+
+    \b
+    Examples:
+      vlitqc score data.jsonl                         scorecard, table of scores, page
+      vlitqc filter --drop-below matching_degree=p10  write the better nine tenths
+      vlitqc report data.vlitqc                       write the page again
+      vlitqc metrics                                  what is measured, and by which model
+    """
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--profile", default="lite", show_default=True, metavar="NAME|FILE", help="Which model each metric uses."
+)
+@click.option("--metrics", metavar="A,B,…", help="Only these metrics; see 'vlitqc metrics'.")
+@click.option(
+    "--image-root",
+    type=click.Path(path_type=Path),
+    help="Folder that image paths start from. [found from the records]",
+)
+@click.option("--format", "format_", metavar="NAME", help="Input format. [detected]")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N records.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory. [PATH.vlitqc beside the input]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Samples that the models see together.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes; each loads its own models.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
+@click.option("--allow-outside", is_flag=True, help="Let image paths leave the image root.")
+@click.option("--strict", is_flag=True, help="Exit 4 if any sample was not fully scored.")
+@click.option("--max-errors", metavar="N|P%", help="Exit 4 if more records than this have errors.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print the scorecard as JSON.")
+def score(
+    path: Path,
+    metrics: str | None,
+    strict: bool,
+    max_errors: str | None,
+    quiet: bool,
+    as_json: bool,
+    format_: str | None,
+    **options: Any,
+) -> None:
+    """Score a data set and write its run directory: scores, issues, scorecard, page.
+
+    The same command again takes up an interrupted run; finished shards are not computed twice.
+
+    \b
+    Examples:
+      vlitqc score data.jsonl
+      vlitqc score data.json --image-root images --out runs/first
+      vlitqc score data.jsonl --metrics text_readability,matching_degree --limit 500
+      vlitqc score data.jsonl --json > scorecard.json
+    """
+    budget = _budget(max_errors)
+    _quieten_libraries()
+    from vlitqc import console
+    from vlitqc.engine import run as engine
+
+    names = [name.strip() for name in metrics.split(",") if name.strip()] if metrics else None
+    with console.progress(_console(stderr=True), quiet=quiet or as_json) as shown:
+        finished = engine.score(
+            path,
+            metrics=names,
+            format=format_,
+            command=shlex.join(["vlitqc", *sys.argv[1:]]),
+            progress=shown,
+            **options,
+        )
+    card = finished.scorecard
+    if as_json:
+        _print_json(card)
+    elif not quiet:
+        out = _console()
+        out.print(console.scorecard(card))
+        out.print(f"\n{console.clean(card['profile']['adds'])}", style="dim")
+        folder = console.clean(finished.path)
+        out.print(f"\nscores  {folder}/scores\npage    {folder}/report.html", soft_wrap=True)
+    counts = card["counts"]
+    unfinished = counts["partial"] + counts["unreadable"]
+    if strict and unfinished:
+        raise _Unfinished(
+            f"--strict: {unfinished:,} records were not fully scored; the table of scores has their reasons"
+        )
+    if budget is not None:
+        allowed, text = budget(counts["records"]), max_errors
+        errors = finished.issues.query("severity == 'error'")["row"].nunique()
+        if errors > allowed:
+            raise _Unfinished(
+                f"{errors:,} records have errors, more than --max-errors {text} allows; see issues.parquet"
+            )
+
+
+@cli.command(name="filter", epilog=EXIT_CODES)
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--drop-below",
+    multiple=True,
+    is_flag=False,
+    flag_value=RECOMMENDED,
+    metavar="[M=V|M=p10]",
+    help="Drop records below V, or below the 10th percentile; without a value: the recommended floors.",
+)
+@click.option("--drop-above", multiple=True, metavar="M=V|M=p90", help="Drop records that score above.")
+@click.option(
+    "--drop-issue",
+    multiple=True,
+    metavar="KIND",
+    help="Drop records with this issue; 'error' means any error.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the files. [beside the input]")
+@click.option("--dry-run", is_flag=True, help="Say what would go; write nothing.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def filter_(
+    run: Path | None,
+    drop_below: Sequence[str],
+    drop_above: Sequence[str],
+    drop_issue: Sequence[str],
+    out: Path | None,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Divide a scored data set into kept and dropped records, each byte for byte as it was.
+
+    RUN is a run directory or the file that was scored; by default the latest run in this folder. A record
+    without a score is not dropped by a threshold on it; an unreadable record goes to a file of its own.
+
+    \b
+    Examples:
+      vlitqc filter --drop-below                            the recommended floors, on the latest run
+      vlitqc filter data.vlitqc --drop-below matching_degree=p10 --drop-issue error
+      vlitqc filter data.jsonl --drop-below text_readability=0 --dry-run
+    """
+    from vlitqc import console
+    from vlitqc.engine.run import Run
+    from vlitqc.filtering.apply import filter_run
+    from vlitqc.filtering.rules import HasIssue, Rule, Threshold, floors
+
+    opened = Run.open(_run_directory(run))
+    rules: list[Rule] = []
+    if RECOMMENDED in drop_below:
+        rules += floors(opened.metrics())
+    rules += [Threshold.parse(text, "below") for text in drop_below if text != RECOMMENDED]
+    rules += [Threshold.parse(text, "above") for text in drop_above]
+    rules += [HasIssue(kind) for kind in drop_issue]
+    result = filter_run(opened, rules, out=out, dry_run=dry_run)
+    files = {name: str(path) for name, path in result.written.items()}
+    if as_json:
+        _print_json({"counts": result.counts, "by_rule": result.by_rule, "written": files})
+    elif not quiet:
+        shown = _console()
+        shown.print(console.rows(["rule", "records that fail"], result.by_rule.items()))
+        lines = [
+            (name, n, files.get(name, "")) for name, n in result.counts.items() if n or name != "unreadable"
+        ]
+        shown.print()
+        shown.print(console.rows(["records", "n", "written to"], lines))
+        limit = opened.info["plan"].get("limit")
+        if limit is not None:
+            shown.print(f"\nThe run had --limit {limit:,}: records after those are in none of these files.")
+        if dry_run:
+            shown.print("\ndry run: nothing was written", style="dim")
+        else:
+            shown.print(f"\nreasons  {console.clean(files['decisions'])}", soft_wrap=True)
+
+
+@cli.command()
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Where to write. [RUN/report.html]")
+@click.option("--form", default="html", show_default=True, help="An entry point of vlitqc.reports.")
+def report(run: Path | None, out: Path | None, form: str) -> None:
+    """Write a run's review page.
+
+    \b
+    Examples:
+      vlitqc report data.vlitqc
+      vlitqc report data.vlitqc --out review.html
+    """
+    from vlitqc import console
+    from vlitqc.engine.run import Run
+
+    click.echo(console.visible(Run.open(_run_directory(run)).report(out, form=form)))
+
+
+@cli.command()
+@click.argument("name", required=False)
+@click.option(
+    "--profile", default="lite", show_default=True, metavar="NAME|FILE", help="Which model each metric uses."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def metrics(name: str | None, profile: str, as_json: bool) -> None:
+    """List the metrics, or say everything about one.
+
+    \b
+    Examples:
+      vlitqc metrics
+      vlitqc metrics matching_degree
+    """
+    from vlitqc import console, profiles, registry
+
+    chosen = profiles.load(profile)
+    if name is not None:
+        fields = registry.load_metric(name).spec.as_table()
+        if as_json:
+            _print_json(fields)
+        else:
+            _console().print(console.rows(["", name], fields.items()))
+        return
+    lines = [
+        (entry.principle.label, entry.name, profiles.served_by(chosen, entry.name), entry.owner)
+        for entry in registry.entries(registry.METRICS).values()
+    ]
+    if as_json:
+        keys = ("principle", "name", "served_by", "package")
+        _print_json([dict(zip(keys, line, strict=True)) for line in lines])
+    else:
+        header = ["principle", "metric", f"in profile {console.clean(chosen.name)}", "package"]
+        _console().print(console.rows(header, lines))
+
+
+@cli.group()
+def models() -> None:
+    """List and verify the models of a profile."""
+
+
+@models.command(name="list")
+@click.option("--profile", default="lite", show_default=True, metavar="NAME|FILE")
+def models_list(profile: str) -> None:
+    """Every model of a profile, with its licence and where its files come from."""
+    from vlitqc import console, profiles
+
+    lines = [
+        (
+            m.slot,
+            m.kind,
+            m.name,
+            m.licence,
+            ", ".join(dict.fromkeys(f.source for f in m.files)) or "built on others",
+        )
+        for m in profiles.load(profile).models.values()
+    ]
+    _console().print(console.rows(["slot", "kind", "model", "licence", "files from"], lines))
+
+
+@models.command(name="verify")
+@click.option("--profile", default="lite", show_default=True, metavar="NAME|FILE")
+def models_verify(profile: str) -> None:
+    """Check every file of a profile against the sha256 that it names; exit 3 if one does not fit."""
+    from vlitqc import console, profiles
+    from vlitqc.errors import ModelUnavailable
+    from vlitqc.models.store import ModelStore
+
+    store = ModelStore(profiles.load(profile))
+    found = [(slot, *row) for slot in store.profile.models for row in store.verify(slot)]
+    lines = [(slot, file.path, file.sha256[:16], fault or "as named") for slot, file, _, fault in found]
+    _console().print(console.rows(["slot", "file", "sha256", "found"], lines))
+    wrong = sum(fault is not None for *_, fault in found)
+    if wrong:
+        raise ModelUnavailable(f"{wrong} of {len(found)} files are not the ones that the profile names")
+
+
+class _Unfinished(VlitqcError):
+    exit_code = 4
+
+
+def _budget(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        share = text.endswith("%")
+        value = float(text.removesuffix("%")) if share else int(text)
+        if not 0 <= value < float("inf"):
+            raise ValueError
+    except ValueError:
+        raise UsageError(
+            f"--max-errors {text}: expected a number of records such as 10, or a share such as 1%"
+        ) from None
+    return lambda records: value * records / 100 if share else value
+
+
+def _run_directory(path: Path | None) -> Path:
+    """The run directory that is meant: the one named, the one of the file named, or the latest one here."""
+    if path is None:
+        here = sorted(Path.cwd().glob("*.vlitqc/scorecard.json"), key=lambda p: p.stat().st_mtime)
+        if not here:
+            raise RunError("there is no run in this folder; score a data set first: vlitqc score DATA")
+        return here[-1].parent
+    return path.with_name(f"{path.stem}.vlitqc") if path.is_file() else path
+
+
+def _quieten_libraries() -> None:
+    """Keep the model libraries' progress bars and advice out of our output."""
+    import os
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+def main() -> None:
+    """Run the command line; an error of ours is a sentence and an exit code, never a traceback."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        from vlitqc.console import visible
+
+        told = io.StringIO()
+        error.show(told)
+        click.echo("\n".join(map(visible, told.getvalue().splitlines())), err=True)
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; the same command takes the run up again", err=True)
+        sys.exit(130)
+    except VlitqcError as error:
+        from vlitqc.console import clean
+
+        _console(stderr=True).print(f"[red]error:[/red] {clean(error)}", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        from vlitqc.console import clean
+
+        _console(stderr=True).print(f"[red]error:[/red] {clean(error)}", soft_wrap=True)
+        sys.exit(InputError.exit_code)

@@ -1,0 +1,156 @@
+"""The data-set pass: after the last shard, every metric becomes one value with its interval and its counts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from vlitqc.analysis.bootstrap import bootstrap_mean
+from vlitqc.engine.features import ShardFeatures, readable
+from vlitqc.engine.plan import Planned
+from vlitqc.engine.shards import ISSUE_SCHEMA, issue_table
+from vlitqc.types import DatasetMetric, DatasetScore, Issue, MetricSpec
+
+QUANTILES = (5, 25, 50, 75, 95)
+BINS = 40
+
+
+def sample_summary(spec: MetricSpec, shards: Sequence[Path], *, seed: int) -> dict[str, Any]:
+    """A sample metric over the data set: mean, 95% interval, quantiles, histogram, reasons counted."""
+    names = [spec.name, *(f"{spec.name}_{part}" for part in spec.parts)]
+    columns = [f"{spec.name}_reason", *names]
+    tables = [readable(pq.read_table(s / "scores.parquet", columns=["state", *columns])) for s in shards]
+    table = pa.concat_tables(tables)
+    values = _present(table[spec.name])
+    parts = {part: _present(table[f"{spec.name}_{part}"]) for part in spec.parts}
+    reasons = table[f"{spec.name}_reason"].drop_null()
+    n = len(values)
+    return {
+        "value": float(values.mean()) if n else None,
+        "reason": None if n else _why_none(reasons, len(table)),
+        "interval": bootstrap_mean(values, seed=seed),
+        "n_scored": n,
+        "n_total": len(table),
+        "reasons": count_reasons(reasons.to_pylist()),
+        **spread(values),
+        "parts": {part: float(found.mean()) for part, found in parts.items() if len(found)},
+        "details": {},
+    }
+
+
+def spread(values: NDArray[np.float64]) -> dict[str, Any]:
+    """Quantiles and a histogram of finite values; both None where there are none."""
+    if not len(values):
+        return {"quantiles": None, "histogram": None}
+    points = np.percentile(values, QUANTILES)
+    counts, edges = np.histogram(values, bins=BINS, range=_range(values))
+    return {
+        "quantiles": {f"p{q}": float(v) for q, v in zip(QUANTILES, points, strict=True)},
+        "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+    }
+
+
+def _range(values: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    # Scores that are equal up to rounding leave no room for distinct edges, which numpy refuses.
+    room = BINS * float(np.spacing(max(abs(low), abs(high))))
+    return (low, high) if high - low > room else (low - max(0.5, room), high + max(0.5, room))
+
+
+def count_reasons(reasons: Sequence[str]) -> dict[str, int]:
+    """How often each kind of reason occurs, most frequent first; what follows a colon is told of one case only."""
+    counts: dict[str, int] = {}
+    for reason in reasons:
+        kind = reason.split(":", 1)[0] if reason.startswith(("image unreadable", "error")) else reason
+        counts[kind] = counts.get(kind, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def resolve(planned: Planned, store: ShardFeatures) -> DatasetScore:
+    """A data-set metric's score. A fault in one metric is its reason, not the end of the run."""
+    if planned.metric is None:
+        return DatasetScore(reason=planned.unavailable, n_total=store.n_samples)
+    assert isinstance(planned.metric, DatasetMetric)
+    try:
+        score = planned.metric.resolve(store)
+        # What JSON cannot hold (NaN, an array) would end the run when the scorecard is written.
+        json.dumps([score.value, score.interval, dict(score.details)], allow_nan=False)
+        for name, column in score.columns.items():
+            if len(column) != store.n_samples:
+                raise ValueError(f"column {name} has {len(column)} values for {store.n_samples} samples")
+    except Exception as error:  # noqa: BLE001 - a third party's metric may raise anything
+        return DatasetScore(reason=f"error: {type(error).__name__}: {error}", n_total=store.n_samples)
+    return score
+
+
+def dataset_summary(spec: MetricSpec, score: DatasetScore) -> dict[str, Any]:
+    """A data-set metric in the form of the scorecard."""
+    own = score.columns.get(spec.name)
+    values = np.array([v for v in own if v is not None], np.float64) if own is not None else np.empty(0)
+    return {
+        "value": score.value,
+        "reason": score.reason,
+        "interval": score.interval,
+        "n_scored": score.n_scored,
+        "n_total": score.n_total,
+        "reasons": {score.reason: score.n_total} if score.reason else {},
+        **spread(values),
+        "parts": {},
+        "details": dict(score.details),
+    }
+
+
+def write_scores(shards: Sequence[Path], columns: Mapping[str, Sequence[Any]], target: Path) -> None:
+    """Write ``scores/part-NNNNN.parquet``: each shard's rows with the data-set metrics' columns beside them."""
+    fresh = target.with_name(f".{target.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    arrays = {name: pa.array(column, from_pandas=True) for name, column in columns.items()}
+    at = 0
+    for i, shard in enumerate(shards):
+        table = pq.read_table(shard / "scores.parquet")
+        can_read = pc.not_equal(table["state"], "unreadable").combine_chunks()
+        n = int(pc.sum(can_read).as_py() or 0)
+        # Row k of the shard is the (number of readable rows before it)-th sample, or no sample at all.
+        places = np.cumsum(can_read.to_numpy(zero_copy_only=False)) - 1
+        take = pa.array(places + at, mask=~can_read.to_numpy(zero_copy_only=False))
+        for name, array in arrays.items():
+            table = table.append_column(name, array.take(take))
+        pq.write_table(table, fresh / f"part-{i:05d}.parquet", compression="zstd")
+        at += n
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+
+
+def write_issues(shards: Sequence[Path], more: Sequence[Issue], target: Path) -> pa.Table:
+    """Join the shards' issues and the data-set metrics' into one table, in the order of the records."""
+    tables = [pq.read_table(shard / "issues.parquet", schema=ISSUE_SCHEMA) for shard in shards]
+    table = pa.concat_tables([*tables, issue_table(more)]).sort_by(
+        [("row", "ascending"), ("kind", "ascending")]
+    )
+    fresh = target.with_name(f".{target.name}.new")
+    pq.write_table(table, fresh, compression="zstd")
+    fresh.replace(target)
+    return table
+
+
+def _present(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = column.drop_null().to_numpy().astype(np.float64)
+    return values
+
+
+def _why_none(reasons: pa.ChunkedArray, n: int) -> str:
+    if n == 0:
+        return "no record could be read"
+    counts = count_reasons(reasons.to_pylist())
+    first = next(iter(counts))
+    return first if len(counts) == 1 else f"{first} (and {len(counts) - 1} other reasons)"

@@ -1,0 +1,91 @@
+"""The features of a finished run, read back from its shards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from vlitqc.types import FloatArray
+
+
+class ShardFeatures:
+    """``FeatureStore`` over shard folders. Vectors are joined once into one memory-mapped file a feature."""
+
+    def __init__(self, shards: Sequence[Path], n_samples: Sequence[int], joined: Path, *, seed: int) -> None:
+        self._shards = list(shards)
+        self._starts = np.concatenate([[0], np.cumsum(n_samples)]).astype(np.int64)
+        self._joined = joined
+        self._seed = seed
+
+    @property
+    def n_samples(self) -> int:
+        """How many readable samples the run holds."""
+        return int(self._starts[-1])
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self._seed
+
+    def vectors(self, name: str) -> tuple[FloatArray, NDArray[np.int64]]:
+        """All rows of a vector feature, memory-mapped, and the sample of each."""
+        found = [
+            (np.load(path, mmap_mode="r"), self._index(i, name))
+            for i, shard in enumerate(self._shards)
+            if (path := shard / "features" / f"{name}.npy").exists()
+        ]
+        filled = [(values, index) for values, index in found if len(values)]
+        if not filled:
+            return np.empty((0, 0), np.float32), np.empty(0, np.int64)
+        index = np.concatenate([index for _, index in filled])
+        target = self._joined / f"{name}.npy"
+        self._joined.mkdir(parents=True, exist_ok=True)
+        fresh = target.with_name(f".{target.name}.{os.getpid()}")
+        width = filled[0][0].shape[1]
+        joined = np.lib.format.open_memmap(fresh, mode="w+", dtype=np.float32, shape=(len(index), width))
+        at = 0
+        for values, _ in filled:
+            joined[at : at + len(values)] = values
+            at += len(values)
+        joined.flush()
+        del joined
+        fresh.replace(target)
+        return np.load(target, mmap_mode="r"), index
+
+    def strings(self, name: str) -> tuple[list[str], NDArray[np.int64]]:
+        """All texts of a string feature and the sample of each."""
+        texts: list[str] = []
+        indices: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+        for i, shard in enumerate(self._shards):
+            path = shard / "features" / f"{name}.parquet"
+            if path.exists():
+                texts += pq.read_table(path)["text"].to_pylist()
+                indices.append(self._index(i, name))
+        return texts, np.concatenate(indices)
+
+    def column(self, name: str) -> list[Any]:
+        """A column of the table of scores, for readable samples only."""
+        values: list[Any] = []
+        for shard in self._shards:
+            values += readable(pq.read_table(shard / "scores.parquet", columns=["state", name]))[
+                name
+            ].to_pylist()
+        return values
+
+    def _index(self, shard: int, name: str) -> NDArray[np.int64]:
+        index: NDArray[np.int64] = np.load(self._shards[shard] / "features" / f"{name}.index.npy")
+        index += self._starts[shard]
+        return index
+
+
+def readable(table: pa.Table) -> pa.Table:
+    """The rows of records that could be read."""
+    return table.filter(pc.not_equal(table["state"], "unreadable"))

@@ -1,0 +1,125 @@
+"""What a run computes: the metrics with their models, settled before the first record is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from vlitqc.errors import ModelUnavailable, UsageError
+from vlitqc.models.store import ModelStore
+from vlitqc.profiles import MetricEntry, Profile
+from vlitqc.registry import METRICS, entries, find, load_metric
+from vlitqc.types import DatasetMetric, Metric, MetricSpec, ModelRef, SampleMetric
+
+SHARD_LAYOUT = 1
+"""Rises whenever what a shard's folder holds changes its meaning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that decides the numbers, small enough to send to a worker process."""
+
+    profile: Profile
+    metrics: tuple[str, ...]
+    image_root: Path
+    device: str = "auto"
+    batch_size: int = 32
+    decode_threads: int = 2
+    seed: int = 0
+    allow_outside: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One metric of a plan: built, or ``unavailable`` for the reason given."""
+
+    spec: MetricSpec
+    entry: MetricEntry
+    metric: Metric | None
+    unavailable: str | None
+    models: tuple[tuple[str, ModelRef], ...]
+
+
+def choose_metrics(profile: Profile, asked: Sequence[str] | None) -> tuple[str, ...]:
+    """The metrics asked for, or the profile's own, in the order of the principles. Raises UnknownName."""
+    names = set(asked) if asked else set(profile.metrics)
+    for name in sorted(names):
+        find(METRICS, name)
+    return tuple(name for name in entries(METRICS) if name in names)
+
+
+def prepare(plan: Plan, store: ModelStore) -> list[Planned]:
+    """Build every metric of the plan. A missing model makes its metrics unavailable, not the run."""
+    return [_prepare(plan.profile, name, store) for name in plan.metrics]
+
+
+def _prepare(profile: Profile, name: str, store: ModelStore) -> Planned:
+    metric_class = load_metric(name)
+    spec: MetricSpec = metric_class.spec
+    entry = profile.metrics.get(name, MetricEntry(name))
+    if entry.floor is not None and spec.level == "dataset" and spec.name not in spec.columns:
+        raise UsageError(
+            f"profile {profile.name}: metrics.{name}.floor: the metric scores the data set, not samples, "
+            "so no record can fall below a floor; remove the key"
+        )
+    refs = tuple((slot, store.ref(slot)) for slot in entry.models.values())
+    if entry.unavailable is not None:
+        return Planned(spec, entry, None, entry.unavailable, refs)
+    try:
+        models = {role: store.get(slot) for role, slot in entry.models.items()}
+    except ModelUnavailable as error:
+        return Planned(spec, entry, None, f"model unavailable: {error}", refs)
+    try:
+        metric = metric_class(**models, **entry.options)
+    except TypeError as error:
+        where = (
+            f"profile {profile.name}"
+            if name in profile.metrics
+            else f"metric {name}, which no profile sets up"
+        )
+        raise UsageError(f"{where}: metrics.{name}: {error}") from error
+    protocol = SampleMetric if spec.level == "sample" else DatasetMetric
+    if not isinstance(metric, protocol):
+        raise UsageError(
+            f"metric {name} says level={spec.level} but lacks the methods of {protocol.__name__}"
+        )
+    return Planned(spec, entry, metric, None, refs)
+
+
+def image_side(planned: Sequence[Planned]) -> int:
+    """The longest side, in pixels, that the largest consumer of pictures needs.
+
+    At least 1: where no metric looks at pixels, pictures are decoded all the same to find the broken ones.
+    """
+    return max([1, *(p.spec.image_side for p in planned if p.metric is not None)])
+
+
+def fingerprint(plan: Plan, planned: Sequence[Planned]) -> str:
+    """A hash of everything but the records that decides what a shard holds."""
+    text = json.dumps(
+        {
+            "layout": SHARD_LAYOUT,
+            "vlitqc": metadata.version("vlitqc"),
+            "image_root": str(plan.image_root),
+            "image_side": image_side(planned),
+            "device": plan.device,
+            "batch_size": plan.batch_size,
+            "allow_outside": plan.allow_outside,
+            "metrics": [
+                {
+                    "name": p.spec.name,
+                    "version": p.spec.version,
+                    "options": dict(p.entry.options),
+                    "unavailable": p.unavailable,
+                    "models": [(slot, ref.sha256) for slot, ref in p.models],
+                }
+                for p in planned
+            ],
+        },
+        sort_keys=True,
+    )
+    return hashlib.sha256(text.encode()).hexdigest()

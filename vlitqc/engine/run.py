@@ -1,0 +1,464 @@
+"""A run: from the input to a run directory, and a run directory read back.
+
+::
+
+    data.vlitqc/
+      run.json         command, input and its sha256, profile, models, versions, seed, state
+      shards/          finished shards, taken over by a later run that would compute the same
+      features/        joined features of the data-set metrics
+      scores/          part-NNNNN.parquet, one row a record: pandas.read_parquet("data.vlitqc/scores")
+      issues.parquet   every fault found, with its place
+      scorecard.json   the ten principles, with intervals; schema beside engine/scorecard.py
+      report.html      the page
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import itertools
+import json
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vlitqc import profiles
+from vlitqc.analysis.verdict import verdict
+from vlitqc.engine import dataset, scorecard
+from vlitqc.engine.features import ShardFeatures
+from vlitqc.engine.plan import Plan, Planned, choose_metrics, prepare
+from vlitqc.engine.shards import cut, folder, sweep
+from vlitqc.errors import InputError, RunError, UsageError
+from vlitqc.formats import Reader, open_input
+from vlitqc.media import MediaLoader, default_image_root
+from vlitqc.models.store import ModelStore
+from vlitqc.registry import REPORTS, find
+from vlitqc.types import Image, Origin, Record, Sample
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VIEW_SIDE = 512
+ROOT_PROBE = 64
+"""How many pictures are looked for when the image root is not given."""
+
+VERSIONS = ("numpy", "pandas", "pyarrow", "pillow", "torch", "sentence-transformers", "spacy", "scikit-image")
+
+
+class Progress(Protocol):
+    """Told of every step of a run; the command line draws it."""
+
+    def records(self, done: int, bytes_done: int, bytes_total: int) -> None:
+        """``done`` records are finished, and ``bytes_done`` of the input's bytes."""
+        ...
+
+    def stage(self, name: str) -> None:
+        """A stage after the last record has begun."""
+        ...
+
+
+class Run:
+    """A finished run directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """The run in ``path``. Raises RunError where there is none or it did not finish."""
+        path = Path(path)
+        if not (path / "run.json").is_file():
+            raise RunError(f"{path} is not a run directory; make one with: vlitqc score DATA")
+        if not (path / "scorecard.json").is_file():
+            raise RunError(
+                f"the run in {path} did not finish; run its command again to go on: {_command(path)}"
+            )
+        run = cls(path)
+        if "input" not in run.info or "principles" not in run.scorecard:
+            raise RunError(f"{path} was not written by vlitqc, or is damaged; score the data again")
+        return run
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """``run.json``."""
+        return _read_json(self.path / "run.json")
+
+    @cached_property
+    def scorecard(self) -> dict[str, Any]:
+        """``scorecard.json``; its schema is ``vlitqc.engine.scorecard.schema()``."""
+        return _read_json(self.path / "scorecard.json")
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """One row a record: place, state, then every metric's value and reason."""
+        frame: pd.DataFrame = self.table().to_pandas()
+        return frame
+
+    @cached_property
+    def issues(self) -> pd.DataFrame:
+        """Every fault found: kind, severity, detail, file, line, row, id."""
+        frame: pd.DataFrame = _read_table(self.path / "issues.parquet").to_pandas()
+        return frame
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The scores as an Arrow table, all columns or some."""
+        return _read_table(self.path / "scores", columns)
+
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """The scorecard's metrics by name."""
+        return {m["name"]: m for p in self.scorecard["principles"] for m in p["metrics"]}
+
+    @cached_property
+    def reader(self) -> Reader:
+        """The run's input. Raises InputError where it has moved or changed since."""
+        told = self.info["input"]
+        path = Path(told["path"])
+        if not path.is_file():
+            raise InputError(
+                f"the run's input {path} is no longer there; put it back, or score it where it is"
+            )
+        if path.stat().st_size != told["bytes"] or _sha256(path) != told["sha256"]:
+            raise InputError(f"{path} has changed since it was scored; run again: {self.info['command']}")
+        return open_input(path, told["format"])
+
+    @cached_property
+    def _media(self) -> MediaLoader:
+        plan = self.info["plan"]
+        return MediaLoader(
+            Path(plan["image_root"]), longest_side=VIEW_SIDE, allow_outside=plan["allow_outside"], threads=2
+        )
+
+    def record(self, row: int) -> Record:
+        """Record number ``row`` of the input, read again from its place."""
+        place = self._places.slice(row, 1).to_pylist() if row >= 0 else []
+        if not place or place[0]["row"] != row:
+            raise RunError(f"{self.path} has no row {row}; its rows are 0 to {len(self._places) - 1}")
+        return self.reader.record(Origin(**place[0]))
+
+    @cached_property
+    def _places(self) -> pa.Table:
+        return self.table(["row", "file", "line", "start", "end", "sha256"]).combine_chunks()
+
+    def images(self, sample: Sample) -> list[Image]:
+        """The sample's pictures, at most 512 pixels wide or high, or their faults."""
+        return self._media.load_batch([sample])[0]
+
+    def report(self, out: str | Path | None = None, *, form: str = "html") -> Path:
+        """Write the report (an entry point of ``vlitqc.reports``); by default ``report.html`` in the run."""
+        write = find(REPORTS, form).load()
+        written: Path = write(self, Path(out) if out else self.path / f"report.{form}")
+        return written
+
+
+def score(
+    data: str | Path | Sequence[Mapping[str, Any]],
+    profile: str = "lite",
+    *,
+    metrics: Sequence[str] | None = None,
+    image_root: str | Path | None = None,
+    limit: int | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+    batch_size: int = 32,
+    workers: int = 1,
+    seed: int = 0,
+    format: str | None = None,
+    allow_outside: bool = False,
+    report: bool = True,
+    command: str | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Score a data set and return the finished run.
+
+    Args:
+        data: a file, or the records themselves (then ``out`` says where the run goes).
+        profile: a shipped profile's name or the path of a TOML file.
+        metrics: names of metrics; by default all of the profile.
+        image_root: the folder that image paths start from; by default found from the first records.
+        limit: only the first so many records.
+        out: the run directory; by default ``<data>.vlitqc`` beside the input.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        batch_size: samples that the models see together.
+        workers: processes; each loads its own models.
+        seed: of everything random.
+        format: a format's name; by default detected from the content.
+        allow_outside: whether image paths may leave the image root.
+        report: whether to write ``report.html``.
+        command: what to record as the command in ``run.json``.
+        progress: told how far the run is.
+
+    A run that was interrupted is taken up by the same call; finished shards are not computed again.
+
+    Raises:
+        UsageError, UnknownName: an option or a name is wrong.
+        InputError, FormatError: the input cannot be used at all.
+        RunError: the run directory is in use or cannot be written.
+    """
+    started = time.monotonic()
+    for option, value in (("limit", limit), ("batch_size", batch_size), ("workers", workers)):
+        if value is not None and value < 1:
+            raise UsageError(f"{option}={value}: expected 1 or more")
+    chosen = profiles.load(profile)
+    names = choose_metrics(chosen, metrics)
+    target = _target(data, out)
+    if isinstance(data, str | Path):
+        open_input(Path(data), format)  # an input that cannot be used leaves no folder behind
+    with _locked(target):
+        path = _materialise(data, target)
+        reader = open_input(path, format)
+        root = Path(image_root) if image_root else _find_root(reader)
+        if not root.is_dir():
+            raise UsageError(f"the image root {root} is not a folder; pass --image-root DIR")
+        plan = Plan(chosen, names, root.resolve(), device, batch_size, seed=seed, allow_outside=allow_outside)
+        planned = prepare(plan, ModelStore(chosen, device=device))
+        command = command or f"vlitqc.score({str(path)!r}, {profile!r})"
+        info = _info(plan, planned, path, reader, limit, command)
+        # A run that is under way has no scorecard; one left from before would describe other scores.
+        (target / "scorecard.json").unlink(missing_ok=True)
+        _write_json(target / "run.json", info | {"state": "running"})
+        sweep(target / "shards")
+        shards = _score_shards(plan, target, reader, limit, workers, info["input"]["bytes"], progress)
+        card = _resolve(plan, planned, target, shards, info, time.monotonic() - started, progress)
+        _write_json(target / "run.json", info | {"state": "finished", "seconds": card["seconds"]})
+        _write_json(target / "scorecard.json", card)
+        run = Run(target)
+        if report:
+            if progress:
+                progress.stage("report")
+            run.report()
+        return run
+
+
+def _score_shards(
+    plan: Plan,
+    target: Path,
+    reader: Reader,
+    limit: int | None,
+    workers: int,
+    n_bytes: int,
+    progress: Progress | None,
+) -> list[tuple[Path, int]]:
+    """Score every shard; returns their folders in order, with the number of readable samples in each."""
+    from vlitqc.executors.local import run_shards
+
+    found: list[tuple[Path, int]] = []
+    n = 0
+    records = itertools.islice(reader.records(), limit)
+    for shard, done in run_shards(plan, target / "shards", cut(records), workers=workers):
+        found.append((folder(target / "shards", shard.index), done.n_samples))
+        n += done.n_records
+        if progress:
+            progress.records(n, shard.records[-1].origin.end, n_bytes)
+    return found
+
+
+def _resolve(
+    plan: Plan,
+    planned: Sequence[Planned],
+    target: Path,
+    found: Sequence[tuple[Path, int]],
+    info: Mapping[str, Any],
+    seconds: float,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """Everything after the last shard: summaries, columns, issues; returns the scorecard."""
+    started = time.monotonic()
+    shards = [path for path, _ in found]
+    if not shards:
+        raise InputError(f"{info['input']['path']} holds no records")
+    store = ShardFeatures(shards, [n for _, n in found], target / "features", seed=plan.seed)
+    sections = []
+    columns: dict[str, Sequence[Any]] = {}
+    issues = []
+    for p in planned:
+        if progress:
+            progress.stage(p.spec.title)
+        if p.spec.level == "sample":
+            summary = dataset.sample_summary(p.spec, shards, seed=plan.seed)
+        else:
+            resolved = dataset.resolve(p, store)
+            columns |= {name: resolved.columns[name] for name in p.spec.columns if name in resolved.columns}
+            issues += list(resolved.issues)
+            summary = dataset.dataset_summary(p.spec, resolved)
+        sections.append(scorecard.metric_section(p, summary))
+    dataset.write_scores(shards, columns, target / "scores")
+    all_issues = dataset.write_issues(shards, issues, target / "issues.parquet")
+    states = pq.read_table(target / "scores", columns=["state"])["state"]
+    counts = {
+        state: pc.sum(pc.equal(states, state)).as_py() or 0 for state in ("scored", "partial", "unreadable")
+    }
+    return {
+        "schema": scorecard.SCHEMA,
+        "vlitqc": info["versions"]["vlitqc"],
+        "created": info["started"],
+        "command": info["command"],
+        "profile": info["profile"],
+        "input": info["input"] | {"image_root": str(plan.image_root)},
+        "counts": {"records": len(states), **counts},
+        "verdict": verdict(len(states), _suspect_rows(all_issues), _below_floor(target, sections)),
+        "principles": scorecard.principle_sections(sections),
+        "issues": scorecard.issue_section(all_issues),
+        "models": info["models"],
+        "versions": info["versions"],
+        "seed": plan.seed,
+        "seconds": round(seconds + time.monotonic() - started, 3),
+    }
+
+
+def _suspect_rows(issues: pa.Table) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
+    grave = issues.filter(pc.not_equal(issues["severity"], "note"))
+    return {
+        kind: grave.filter(pc.equal(grave["kind"], kind))["row"].to_numpy()
+        for kind in pc.unique(grave["kind"]).to_pylist()
+    }
+
+
+def _below_floor(target: Path, sections: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], Any]]:
+    below = []
+    for section in sections:
+        if section["floor"] is None or section["n_scored"] == 0:
+            continue
+        table = pq.read_table(target / "scores", columns=["row", section["name"]])
+        low = table.filter(pc.less(table[section["name"]], section["floor"]))
+        below.append((section, low["row"].to_numpy()))
+    return below
+
+
+def _info(
+    plan: Plan, planned: Sequence[Planned], path: Path, reader: Reader, limit: int | None, command: str
+) -> dict[str, Any]:
+    versions = {"python": platform.python_version(), "vlitqc": metadata.version("vlitqc")}
+    versions |= {name: metadata.version(name) for name in VERSIONS}
+    return {
+        "command": command,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "input": {
+            "path": str(path.resolve()),
+            "format": reader.name,
+            "sha256": _sha256(path),
+            "bytes": path.stat().st_size,
+        },
+        "profile": {
+            "name": plan.profile.name,
+            "title": plan.profile.title,
+            "summary": plan.profile.summary,
+            "adds": plan.profile.adds,
+            "sha256": plan.profile.sha256,
+        },
+        "plan": {
+            "metrics": list(plan.metrics),
+            "image_root": str(plan.image_root),
+            "device": plan.device,
+            "batch_size": plan.batch_size,
+            "seed": plan.seed,
+            "allow_outside": plan.allow_outside,
+            "limit": limit,
+        },
+        "models": scorecard.model_section(plan.profile, planned),
+        "versions": versions,
+    }
+
+
+def _target(data: str | Path | Sequence[Mapping[str, Any]], out: str | Path | None) -> Path:
+    if out is not None:
+        target = Path(out)
+        if target.exists() and not target.is_dir():
+            raise UsageError(f"--out {target} is a file; name a folder")
+        if target.is_dir() and any(target.iterdir()) and not _is_run(target):
+            raise UsageError(f"--out {target} holds other files; name an empty or a new folder")
+        return target
+    if not isinstance(data, str | Path):
+        raise UsageError("records without a file need out=DIR, the folder for the run")
+    path = Path(data)
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    return path.with_name(f"{path.stem}.vlitqc")
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "run.json").exists() or (path / ".lock").exists()
+
+
+def _materialise(data: str | Path | Sequence[Mapping[str, Any]], target: Path) -> Path:
+    """The input as a file: records given in memory become ``input.jsonl`` in the run directory."""
+    if isinstance(data, str | Path):
+        return Path(data)
+    try:
+        lines = [json.dumps(record, ensure_ascii=False) for record in data]
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"a record cannot be written as JSON: {error}; pass texts, numbers and paths"
+        ) from error
+    path = target / "input.jsonl"
+    # Half a surrogate pair has no UTF-8 form; its backslash form is the JSON escape that the reader knows.
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="backslashreplace")
+    return path
+
+
+def _find_root(reader: Reader) -> Path:
+    samples = (r for r in reader.records() if isinstance(r, Sample))
+    references = (m.reference for s in samples for m in s.images if m.data is None)
+    return default_image_root(reader.path, itertools.islice(references, ROOT_PROBE))
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Hold the run directory against a second writer; the lock goes with the process, even if it is killed."""
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        stream = (target / ".lock").open("w")
+    except OSError as error:
+        raise RunError(
+            f"cannot write the run directory {target} ({error.strerror}); pass --out DIR"
+        ) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(f"{target} is in use by another vlitqc; wait for it, or pass --out DIR") from None
+        yield
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _command(path: Path) -> str:
+    return str(_read_json(path / "run.json").get("command", "vlitqc score"))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}); score the data again") from error
+    if not isinstance(loaded, dict):
+        raise RunError(f"{path} was not written by vlitqc; score the data again")
+    return loaded
+
+
+def _read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=list(columns) if columns else None)
+    except (OSError, pa.ArrowException) as error:
+        raise RunError(f"{path} cannot be read ({error}); score the data again") from error
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(
+        json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+    )
+    fresh.replace(path)

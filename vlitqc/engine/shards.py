@@ -1,0 +1,128 @@
+"""Shards: the unit of work that is finished whole or not at all.
+
+A shard's folder is written under a temporary name and renamed when complete, so a folder called
+``shards/00007`` is always whole. Its ``done.json`` holds a fingerprint of the plan and of its records and
+pictures; a later run takes the shard over if it would compute the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlitqc.types import Features, Issue, Record
+
+ISSUE_SCHEMA = pa.schema(
+    [(f.name, pa.int64() if f.name in ("line", "row") else pa.string()) for f in fields(Issue)]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Consecutive records, readable or not."""
+
+    index: int
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The marker of a finished shard."""
+
+    fingerprint: str
+    n_records: int
+    n_samples: int
+
+
+def shard_size(index: int) -> int:
+    """Records in shard ``index``: 32 at first, doubling every fourth shard up to 2,048.
+
+    A small data set resumes finely, a large one does not drown in folders, and the cut points do not depend
+    on the length of the input, so an extended file keeps its shards.
+    """
+    return int(min(32 * 2 ** (index // 4), 2048))
+
+
+def cut(records: Iterable[Record]) -> Iterator[Shard]:
+    """Records in shards, streaming."""
+    index = 0
+    held: list[Record] = []
+    for record in records:
+        held.append(record)
+        if len(held) == shard_size(index):
+            yield Shard(index, tuple(held))
+            index, held = index + 1, []
+    if held:
+        yield Shard(index, tuple(held))
+
+
+def shard_fingerprint(plan: str, shard: Shard, media: Iterable[str]) -> str:
+    """A hash of the plan's fingerprint, every record's bytes and place, and every picture file's state."""
+    digest = hashlib.sha256(plan.encode())
+    for record in shard.records:
+        o = record.origin
+        digest.update(f"\n{o.file}\0{o.row}\0{o.line}\0{o.start}\0{o.end}\0{o.sha256}".encode())
+    for state in media:
+        digest.update(f"\n{state}".encode())
+    return digest.hexdigest()
+
+
+def folder(shards: Path, index: int) -> Path:
+    """Where shard ``index`` is kept."""
+    return shards / f"{index:05d}"
+
+
+def read_done(path: Path) -> Done | None:
+    """The marker of a shard's folder, or None where the shard is not finished."""
+    try:
+        return Done(**json.loads((path / "done.json").read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def write_shard(
+    path: Path, done: Done, table: pa.Table, issues: Iterable[Issue], features: Mapping[str, Features]
+) -> None:
+    """Write a whole shard and rename it into place; the marker is the last file."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    (fresh / "features").mkdir(parents=True)
+    pq.write_table(table, fresh / "scores.parquet", compression="zstd")
+    pq.write_table(issue_table(issues), fresh / "issues.parquet", compression="zstd")
+    for name, feature in features.items():
+        base = fresh / "features" / name
+        np.save(f"{base}.index.npy", feature.index)
+        if isinstance(feature.values, np.ndarray):
+            np.save(f"{base}.npy", feature.values)
+        else:
+            strings = pa.table({"text": pa.array(feature.values, pa.string())})
+            pq.write_table(strings, f"{base}.parquet", compression="zstd")
+    with (fresh / "done.json").open("w") as stream:
+        json.dump(asdict(done), stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    if path.exists():
+        # Without its marker a half-deleted folder cannot pass for a finished shard.
+        (path / "done.json").unlink(missing_ok=True)
+        shutil.rmtree(path)
+    fresh.rename(path)
+
+
+def sweep(shards: Path) -> None:
+    """Delete what a killed run left half-written."""
+    for fresh in shards.glob(".*"):
+        shutil.rmtree(fresh)
+
+
+def issue_table(issues: Iterable[Issue]) -> pa.Table:
+    """Issues as a table of ISSUE_SCHEMA."""
+    return pa.Table.from_pylist([asdict(issue) for issue in issues], schema=ISSUE_SCHEMA)

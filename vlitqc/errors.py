@@ -1,0 +1,76 @@
+"""Every error that vlitqc raises on purpose. A message says what was expected, what was found, and the cure.
+
+::
+
+    VlitqcError
+    ├── UsageError            wrong words on the command line or in a call       exit 2
+    │   ├── UnknownName       no such metric, model, profile, column, format
+    │   └── NameCollision     two packages register the same name
+    ├── InputError            the input cannot be used at all                    exit 3
+    │   └── FormatError       no format fits, or the one asked for does not
+    ├── RunError              a run directory is missing, broken, or in use      exit 3
+    ├── ModelUnavailable      weights are missing or are not the ones named      (a reason, unless --strict)
+    └── GateFailed            a required level was not reached                   exit 1
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VlitqcError(Exception):
+    """Anything that vlitqc reports instead of a traceback. ``exit_code`` is the command line's."""
+
+    exit_code = 2
+
+
+class UsageError(VlitqcError):
+    """The call itself is wrong."""
+
+
+class UnknownName(UsageError):
+    """No such name; says which ones are near."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
+        super().__init__(f"no {what} is called '{name}'; {hint}")
+
+
+class NameCollision(UsageError):
+    """Two owners for one name."""
+
+    def __init__(self, what: str, name: str, owners: Iterable[str]) -> None:
+        super().__init__(
+            f"{what} '{name}' is registered by {' and by '.join(owners)}; uninstall one or rename its entry point"
+        )
+
+
+class InputError(VlitqcError):
+    """The input cannot be used at all."""
+
+    exit_code = 3
+
+
+class FormatError(InputError):
+    """No known format fits the file."""
+
+
+class RunError(VlitqcError):
+    """A run directory is missing, broken or in use."""
+
+    exit_code = 3
+
+
+class ModelUnavailable(VlitqcError):
+    """Weights are missing or are not the ones that the profile names."""
+
+    exit_code = 3
+
+
+class GateFailed(VlitqcError):
+    """A required level was not reached."""
+
+    exit_code = 1

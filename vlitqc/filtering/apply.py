@@ -1,0 +1,74 @@
+"""Applies rules to a run and writes the result in the input's own format, every record byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlitqc.engine.run import Run
+from vlitqc.errors import RunError, UsageError
+from vlitqc.filtering.rules import Rule, decide
+from vlitqc.types import Origin
+
+FATES = ("kept", "dropped", "unreadable")
+
+
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """What a filter did, or would do (``written`` is then empty).
+
+    ``decisions`` has one row a record; ``by_rule`` says how many records each rule fails; kept, dropped and
+    unreadable add up to the input.
+    """
+
+    decisions: pd.DataFrame
+    by_rule: dict[str, int]
+    counts: dict[str, int]
+    written: dict[str, Path]
+
+
+def filter_run(
+    run: Run, rules: Sequence[Rule], *, out: Path | None = None, dry_run: bool = False
+) -> Filtered:
+    """Divide the run's input into kept, dropped and unreadable records.
+
+    Writes ``<stem>.kept``, ``<stem>.dropped`` and, where there is any, ``<stem>.unreadable`` with the input's
+    suffix, and ``<stem>.decisions.parquet``, into ``out`` (by default beside the input). Each record keeps its
+    bytes and the order of the input. Models are not touched.
+
+    Raises UsageError without a rule, UnknownName for a metric that the run lacks, InputError where the input
+    has changed since, RunError where the files cannot be written.
+    """
+    if not rules:
+        raise UsageError("no rule was given; try --drop-below, or --drop-below METRIC=p10")
+    decisions, by_rule = decide(run.scores, run.issues, rules)
+    fate = [
+        "kept" if kept else "unreadable" if failed == ["unreadable"] else "dropped"
+        for kept, failed in zip(decisions["kept"], decisions["rules_failed"], strict=True)
+    ]
+    counts = {name: fate.count(name) for name in FATES}
+    if dry_run:
+        return Filtered(decisions, by_rule, counts, {})
+    reader = run.reader
+    folder = out if out is not None else reader.path.parent
+    stem, suffix = reader.path.stem, reader.suffix
+    names = [name for name in FATES if counts[name] or name != "unreadable"]
+    written = {name: folder / f"{stem}.{name}{suffix}" for name in names}
+    places = run.table([*Origin.__dataclass_fields__]).to_pylist()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            writers = {name: stack.enter_context(reader.writer(path)) for name, path in written.items()}
+            for place, name in zip(places, fate, strict=True):
+                writers[name].write(reader.raw(Origin(**place)))
+        written["decisions"] = folder / f"{stem}.decisions.parquet"
+        pq.write_table(pa.Table.from_pandas(decisions, preserve_index=False), written["decisions"])
+    except OSError as error:
+        raise RunError(f"cannot write into {folder} ({error.strerror}); pass --out DIR") from error
+    return Filtered(decisions, by_rule, counts, written)

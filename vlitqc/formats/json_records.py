@@ -1,0 +1,457 @@
+"""JSON lists and JSON lines: records split by their bytes, so that a broken one costs only itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+from vlitqc.errors import FormatError, InputError, UsageError
+from vlitqc.formats.conversation import read_conversation
+from vlitqc.types import Issue, Origin, Record, Sample, Unreadable
+
+CHUNK = 1 << 18
+MAX_RECORD_BYTES = 1 << 28
+"""A longer record is reported as unreadable: memory stays bounded whatever the file holds."""
+
+PROBE_BYTES = 1 << 20
+MAX_RESUMES = 100
+"""Every resumption may have read ahead by a whole record's limit; a file that needs more is beyond saving."""
+
+_BOM = b"\xef\xbb\xbf"
+_GAP = re.compile(rb"[\s,]*+")
+# Everything up to the next bracket outside a string. No string holds a raw newline in JSON, so a newline also
+# ends one: a lost quotation mark then spoils its own line and not the rest of the file.
+_RUN = re.compile(rb'(?:[^{}\[\]"]++|"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+["\n])*+', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+["\n]', re.DOTALL)
+_WORD = re.compile(rb"[^\s,\[\]{}\"]*+")
+_FIRST_KEY = re.compile(rb'\{\s*"[^"\\]*"')
+# A whole surrogate pair, a lone half (the group), or any other escape: an escaped backslash hides what follows.
+_ESCAPE = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A record's bytes and their place; ``raw`` is None where they are too many to hold."""
+
+    start: int
+    end: int
+    line: int
+    raw: bytes | None
+    fault: str = ""
+
+
+class _JsonRecords:
+    """What JSON lists and JSON lines share: pieces to records, random access, and an atomic writer."""
+
+    name: ClassVar[str]
+    opening: ClassVar[bytes]
+    separator: ClassVar[bytes]
+    closing: ClassVar[bytes]
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def suffix(self) -> str:
+        """The input's own ending, or the format's name where it has none."""
+        return self.path.suffix or f".{self.name}"
+
+    def pieces(self, file: BinaryIO) -> Iterator[Piece]:
+        """The records' bytes, in file order."""
+        raise NotImplementedError
+
+    def records(self) -> Iterator[Record]:
+        """Every record; memory does not grow with the file."""
+        with self.path.open("rb") as file:
+            for row, piece in enumerate(self.pieces(file)):
+                digest = _digest(self.path, piece) if piece.raw is None else _sha256(piece.raw)
+                origin = Origin(str(self.path), row, piece.line, piece.start, piece.end, digest)
+                yield _record(piece.raw or b"", origin, piece.fault)
+
+    def raw(self, origin: Origin) -> bytes:
+        """The record's exact bytes, checked against its hash."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(origin.start)
+                raw = file.read(origin.end - origin.start)
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be read ({error.strerror}); put it back and try again"
+            ) from error
+        if _sha256(raw) != origin.sha256:
+            raise InputError(
+                f"{self.path} no longer holds record {origin.row} at bytes {origin.start} to {origin.end}: "
+                "the file has changed since it was read; score it again"
+            )
+        return raw
+
+    def record(self, origin: Origin) -> Record:
+        """The record at ``origin``, read again."""
+        return _record(self.raw(origin), origin, "")
+
+    @contextmanager
+    def writer(self, target: Path) -> Iterator[_Writer]:
+        """Write to a file beside ``target`` and rename it at the end, so that no half of a file is ever seen."""
+        if target.exists() and target.samefile(self.path):
+            raise UsageError(
+                f"{target} is the input itself, which is never overwritten; choose another output"
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            with draft.open("xb") as file:
+                file.write(self.opening)
+                yield _Writer(file, self.separator, self.closing)
+                file.write(self.closing)
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+class JsonList(_JsonRecords):
+    """One JSON list, streamed element by element; of a list cut short, every whole element is read."""
+
+    name = "json"
+    opening, separator, closing = b"[", b",\n", b"]"
+
+    @classmethod
+    def fits(cls, head: bytes) -> bool:
+        """Whether the first character is a bracket."""
+        return head.removeprefix(_BOM).lstrip().startswith(b"[")
+
+    def pieces(self, file: BinaryIO) -> Iterator[Piece]:
+        """The list's elements."""
+        return _Values(file, MAX_RECORD_BYTES).in_list()
+
+
+class JsonLines(_JsonRecords):
+    """One record a line; also objects over several lines, one after another.
+
+    Raises FormatError where the file is one JSON object that is itself no conversation.
+    """
+
+    name = "jsonl"
+    # A record over several lines needs no other separator than this, so both layouts are written alike.
+    opening, separator, closing = b"", b"\n", b""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        with path.open("rb") as file:
+            values = _Values(file, PROBE_BYTES).in_stream()
+            first, second = next(values, None), next(values, None)
+        raw = (first.raw or b"") if first is not None and not first.fault else b""
+        self._over_lines = b"\n" in raw and not _parse(raw)[1]
+        if second is None:
+            _refuse_document(path, raw)
+
+    @classmethod
+    def fits(cls, head: bytes) -> bool:
+        """Whether the first character is a brace, or some whole line is an object."""
+        text = head.removeprefix(_BOM).lstrip()
+        return text.startswith(b"{") or any(
+            line.startswith(b"{") and isinstance(_parse(line.strip())[0], dict) for line in text.splitlines()
+        )
+
+    def pieces(self, file: BinaryIO) -> Iterator[Piece]:
+        """Lines that are not blank, or objects where they run over several lines."""
+        return _Values(file, MAX_RECORD_BYTES).in_stream() if self._over_lines else _lines(file)
+
+
+class _Writer:
+    def __init__(self, file: BinaryIO, separator: bytes, closing: bytes) -> None:
+        self._file = file
+        self._between = separator if closing else b""
+        self._after = b"" if closing else separator
+        self._any = False
+
+    def write(self, raw: bytes) -> None:
+        """Append one record."""
+        self._file.write((self._between if self._any else b"") + raw + self._after)
+        self._any = True
+
+
+# ---------------------------------------------------------------- bytes to pieces
+
+
+def _lines(file: BinaryIO) -> Iterator[Piece]:
+    offset = _skip_bom(file)
+    number = 0
+    while line := file.readline(MAX_RECORD_BYTES):
+        number += 1
+        start, offset = offset, offset + len(line)
+        raw = line.strip()
+        start += len(line) - len(line.lstrip())
+        if len(line) == MAX_RECORD_BYTES and not line.endswith(b"\n"):
+            while rest := file.readline(CHUNK):
+                offset += len(rest)
+                if rest.endswith(b"\n"):
+                    break
+            end = offset - rest.endswith(b"\n")
+            yield Piece(start, end, number, None, f"the line is longer than {MAX_RECORD_BYTES >> 20} MiB")
+        elif raw:
+            yield Piece(start, start + len(raw), number, raw)
+
+
+class _Values:
+    """Finds where JSON values begin and end by their brackets, without holding more than one of them.
+
+    ``buffer[0]`` is byte ``base`` of the file. What stands before ``keep`` may be dropped when more is read.
+    """
+
+    def __init__(self, file: BinaryIO, limit: int) -> None:
+        self.file = file
+        self.limit = limit
+        self.base = _skip_bom(file)
+        self.buffer = b""
+        self.keep = 0
+        self.line = 1
+        self.counted = 0
+        self.resumes = 0
+
+    def in_list(self) -> Iterator[Piece]:
+        """The elements of the list that the file is."""
+        self._gap(0)
+        yield from self._values(self.keep + 1, closing=True)
+
+    def in_stream(self) -> Iterator[Piece]:
+        """Values one after another to the file's end."""
+        yield from self._values(0, closing=False)
+
+    def _values(self, at: int, *, closing: bool) -> Iterator[Piece]:
+        n = 0
+        while True:
+            indent = self._gap(at)
+            start = self.keep
+            if start == len(self.buffer):
+                if closing:
+                    yield self._piece(
+                        start, start, f"the list is cut short after {n} records: it is never closed"
+                    )
+                return
+            if closing and self.buffer[start] == ord("]"):
+                self._gap(start + 1)
+                if self.keep < len(self.buffer):
+                    yield self._rest("something follows the end of the list; a file holds one list")
+                return
+            end = self._end(start)
+            if end is not None:
+                at = end
+                yield self._piece(self.keep, end, "")
+            else:
+                resume = self._resume(indent)
+                fault = f"the record that starts in line {self.line} is never closed (cut short, or a bracket lost)"
+                if resume is None:
+                    yield self._rest(fault)
+                    return
+                at = resume
+                broken = self.buffer[self.keep : resume].rstrip(b" \t\r\n,")
+                yield self._piece(self.keep, self.keep + len(broken), fault)
+            n += 1
+
+    def _gap(self, at: int) -> bytes:
+        """Move ``keep`` from ``at`` over space and commas to the next value; its indentation."""
+        self._move(at)
+        length = 0
+        while True:
+            # Long stretches of blanks are dropped but for their last line, which tells the indentation.
+            end = _GAP.match(self.buffer, self.keep + length).end()  # type: ignore[union-attr]
+            if end < len(self.buffer):
+                break
+            newline = self.buffer.rfind(b"\n", self.keep, end)
+            if newline > self.keep:
+                self._move(newline)
+            length = end - self.keep
+            if not self._more():
+                end = len(self.buffer)
+                break
+        gap = self.buffer[self.keep : end]
+        self._move(end)
+        return gap[gap.rfind(b"\n") + 1 :] if b"\n" in gap else b""
+
+    def _move(self, to: int) -> None:
+        self.line += self.buffer.count(b"\n", self.counted, to)
+        self.keep = self.counted = to
+
+    def _more(self) -> bool:
+        """Read on, twice as much each time a value needs it, and drop what is done with. False at the end."""
+        data = self.file.read(max(CHUNK, len(self.buffer) - self.keep))
+        if not data:
+            return False
+        self.buffer = self.buffer[self.keep :] + data
+        self.base += self.keep
+        self.counted -= self.keep
+        self.keep = 0
+        return True
+
+    def _end(self, start: int) -> int | None:
+        """Where the value at ``start`` ends; None if the file ends first or the value is over the limit."""
+        first = self.buffer[start]
+        if first in b"{[":
+            return self._close(start + 1)
+        if first in b"}]":
+            return start + 1
+        pattern = _STRING if first == ord('"') else _WORD
+        while True:
+            match = pattern.match(self.buffer, self.keep)
+            if match is not None and match.end() < len(self.buffer):
+                return match.end()
+            if len(self.buffer) - self.keep > self.limit or not self._more():
+                return match.end() if match is not None else None
+
+    def _close(self, at: int) -> int | None:
+        depth = 1
+        done = at - self.keep
+        while True:
+            buffer, run = self.buffer, _RUN.match
+            at = self.keep + done
+            size = len(buffer)
+            while True:
+                at = run(buffer, at).end()  # type: ignore[union-attr]
+                if at == size or buffer[at] == 0x22:
+                    break
+                bracket = buffer[at]
+                depth += 1 if bracket in b"{[" else -1
+                at += 1
+                if depth == 0:
+                    # In ASCII a closing bracket stands two after its opening one. Any other has lost its partner.
+                    return at if bracket == buffer[self.keep] + 2 else None
+            done = at - self.keep
+            if size - self.keep > self.limit or not self._more():
+                return None
+
+    def _resume(self, indent: bytes) -> int | None:
+        """Where the next record begins after one that never closes: a line that opens just as that one did."""
+        opening = _FIRST_KEY.match(self.buffer, self.keep)
+        if opening is None or self.resumes == MAX_RESUMES:
+            return None
+        self.resumes += 1
+        line = b"\n" + indent + opening[0]
+        done = 0
+        while (place := self.buffer.find(line, self.keep + done)) < 0:
+            done = max(0, len(self.buffer) - self.keep - len(line))
+            if len(self.buffer) - self.keep > self.limit or not self._more():
+                return None
+        return place
+
+    def _piece(self, start: int, end: int, fault: str) -> Piece:
+        return Piece(self.base + start, self.base + end, self.line, self.buffer[start:end], fault)
+
+    def _rest(self, fault: str) -> Piece:
+        """From ``keep`` to the end of the file."""
+        end = self.file.seek(0, os.SEEK_END)
+        start = self.base + self.keep
+        whole = end == self.base + len(self.buffer)
+        return Piece(start, end, self.line, self.buffer[self.keep :] if whole else None, fault)
+
+
+def _skip_bom(file: BinaryIO) -> int:
+    if file.read(len(_BOM)) == _BOM:
+        return len(_BOM)
+    return file.seek(0)
+
+
+def _digest(path: Path, piece: Piece) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        left = piece.end - file.seek(piece.start)
+        while left and (data := file.read(min(CHUNK, left))):
+            digest.update(data)
+            left -= len(data)
+    return digest.hexdigest()
+
+
+def _sha256(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
+
+
+# ---------------------------------------------------------------- pieces to records
+
+
+def _record(raw: bytes, origin: Origin, fault: str) -> Record:
+    if not fault:
+        value, fault = _parse(raw, origin.line)
+    if not fault and not isinstance(value, dict):
+        fault = f"expected an object, got {_KINDS[type(value)]}"
+    if fault:
+        return Unreadable(origin, (_issue("malformed_record", "error", fault, origin),))
+    record = read_conversation(value, origin)
+    if isinstance(record, Sample) and b"\\ud" in raw.lower() and _paired(raw.decode("utf-8"))[1]:
+        issue = _issue("broken_character", "warning", _BROKEN, origin, record.id)
+        return replace(record, issues=(*record.issues, issue))
+    return record
+
+
+_KINDS = {
+    list: "a list",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+_BROKEN = "half of a surrogate pair (\\ud800 to \\udfff) is no character; it is read as U+FFFD"
+
+
+def _parse(raw: bytes, line: int = 1) -> tuple[Any, str]:
+    """The value, or what is wrong with it. NaN, Infinity and repeated keys pass, as in Python's json."""
+    try:
+        text = raw.decode("utf-8")
+        return json.loads(_paired(text)[0] if b"\\u" in raw else text), ""
+    except UnicodeDecodeError as error:
+        return None, f"not valid UTF-8: byte {raw[error.start]:#04x} at byte {error.start} of the record"
+    except json.JSONDecodeError as error:
+        return None, f"not valid JSON: {error.msg} in line {line + error.lineno - 1}, column {error.colno}"
+    except ValueError as error:
+        return None, f"not valid JSON: {error}"
+    except RecursionError:
+        return None, "nested too deeply to be read"
+
+
+def _paired(text: str) -> tuple[str, int]:
+    """The JSON text with every lone surrogate escape made U+FFFD, and how many there were.
+
+    A lone surrogate is no character: it cannot be encoded, and would break whatever writes or tokenizes it.
+    """
+    broken = 0
+
+    def pair(match: re.Match[str]) -> str:
+        nonlocal broken
+        broken += match[1] is not None
+        return "\\ufffd" if match[1] else match[0]
+
+    return _ESCAPE.sub(pair, text), broken
+
+
+def _refuse_document(path: Path, raw: bytes) -> None:
+    """Raise FormatError for a lone document that is no record, such as COCO's annotations or a settings file."""
+    value = _parse(raw)[0]
+    if not isinstance(value, dict):
+        return
+    inner = {key: held for key, held in value.items() if _holds_objects(held)}
+    record = read_conversation(value, Origin(str(path), 0, 1, 0, len(raw), ""))
+    if isinstance(record, Unreadable) and (inner or b"\n" in raw):
+        told = f"{path} is one JSON object with the keys {', '.join(list(value)[:8])}"
+        longest = max(inner, key=lambda key: len(inner[key]), default=None)
+        cure = "pass the file that holds the records"
+        if longest is not None:
+            cure = f"if its '{longest}' are records: jq -c '.{longest}[]' {path.name} > records.jsonl"
+        raise FormatError(f"{told}; expected a list of records, or one record a line; {cure}")
+
+
+def _holds_objects(held: Any) -> bool:
+    items = held.values() if isinstance(held, dict) else held if isinstance(held, list) else ()
+    return isinstance(next(iter(items), None), dict)
+
+
+def _issue(kind: str, severity: Any, detail: str, origin: Origin, id: str = "") -> Issue:
+    return Issue(kind, severity, detail, origin.file, origin.line, origin.row, id)

@@ -1,0 +1,1 @@
+"""Model backends, one file each, and the store that finds, checks and builds them."""

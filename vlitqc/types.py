@@ -1,0 +1,526 @@
+"""The values that every room of the house shares. Imports nothing of ours and nothing heavy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+if TYPE_CHECKING:
+    # numpy takes longer to import than the whole of "vlitqc --help"; values need it, names do not.
+    import numpy as np
+    from numpy.typing import NDArray
+
+FloatArray: TypeAlias = "NDArray[np.float32]"
+Rgb: TypeAlias = "NDArray[np.uint8]"
+"""A decoded picture: ``uint8[height, width, 3]``, RGB, upright (EXIF applied)."""
+
+T = TypeVar("T")
+
+
+class Principle(StrEnum):
+    """The ten principles of the paper (section 4.1), in its order, and a place for what it leaves out."""
+
+    READABILITY = "readability"
+    CORRECTNESS = "correctness"
+    TASK_DIVERSITY = "task_diversity"
+    INSTRUCTION_DIVERSITY = "instruction_diversity"
+    RESPONSE_DIVERSITY = "response_diversity"
+    VISUAL_DIVERSITY = "visual_diversity"
+    INSTRUCTION_COMPLEXITY = "instruction_complexity"
+    OBJECT_COMPLEXITY = "object_complexity"
+    VISUAL_COMPLEXITY = "visual_complexity"
+    BALANCE = "balance"
+    BEYOND = "beyond"
+
+    @property
+    def label(self) -> str:
+        """The name as a person reads it."""
+        return _PRINCIPLE_LABELS[self]
+
+
+_PRINCIPLE_LABELS = {
+    Principle.READABILITY: "Readability",
+    Principle.CORRECTNESS: "Correctness",
+    Principle.TASK_DIVERSITY: "Task diversity",
+    Principle.INSTRUCTION_DIVERSITY: "Instruction diversity",
+    Principle.RESPONSE_DIVERSITY: "Response diversity",
+    Principle.VISUAL_DIVERSITY: "Visual diversity",
+    Principle.INSTRUCTION_COMPLEXITY: "Instruction complexity",
+    Principle.OBJECT_COMPLEXITY: "Object complexity",
+    Principle.VISUAL_COMPLEXITY: "Visual complexity",
+    Principle.BALANCE: "Balance",
+    Principle.BEYOND: "Beyond the ten",
+}
+
+
+# ---------------------------------------------------------------- records
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One exchange. Media tokens such as ``<image>`` are kept in the text as the record has them."""
+
+    instruction: str
+    response: str
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A reference to a picture, video or sound, not yet opened.
+
+    ``reference`` is the text in the record (a path, a URL, or ``data:…`` shortened); ``data`` holds the
+    bytes where the record itself carries them.
+    """
+
+    kind: Literal["image", "video", "audio"]
+    reference: str
+    data: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a record stands in its file, so that it can be written back byte for byte.
+
+    ``row`` counts records over the whole input from 0; ``line`` is the 1-based line on which it starts;
+    ``start`` and ``end`` bound its bytes, without separators; ``sha256`` is over those bytes.
+    """
+
+    file: str
+    row: int
+    line: int
+    start: int
+    end: int
+    sha256: str
+
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """A fault that is not a score: where it is, what kind, and the cause in words."""
+
+    kind: str
+    severity: Severity
+    detail: str
+    file: str
+    line: int
+    row: int
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One conversation: turns, media, everything else in the record (``meta``), and its origin."""
+
+    id: str
+    turns: tuple[Turn, ...]
+    media: tuple[Media, ...]
+    meta: Mapping[str, Any]
+    origin: Origin
+    issues: tuple[Issue, ...] = ()
+
+    @property
+    def images(self) -> tuple[Media, ...]:
+        """The media that are pictures."""
+        return tuple(m for m in self.media if m.kind == "image")
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A record that could not be read as a conversation. It is counted and reported, never skipped."""
+
+    origin: Origin
+    issues: tuple[Issue, ...]
+    id: str = ""
+
+
+Record = Sample | Unreadable
+
+
+# ---------------------------------------------------------------- pictures
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture after decoding, or the reason why there is none.
+
+    Exactly one of ``pixels`` and ``fault`` is set. ``width`` and ``height`` are those of the file, upright,
+    before any reduction; ``pixels`` may be smaller. ``sha256`` is over the file's bytes ("" if unread).
+    """
+
+    reference: str
+    pixels: Rgb | None = field(repr=False)
+    fault: str | None
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+    format: str = ""
+    n_bytes: int = 0
+
+
+# ---------------------------------------------------------------- scores
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A value, or the reason why there is none: exactly one is set.
+
+    ``fault`` tells a reason that something is broken (an unreadable picture, a failed call) from one that the
+    metric does not apply (a text-only sample, too short a text). ``parts`` are further numbers of the same
+    measurement, under the names that ``MetricSpec.parts`` declares.
+    """
+
+    value: float | None = None
+    reason: str | None = None
+    fault: bool = False
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.value is None) == (self.reason is None):
+            raise ValueError("a Score has either a value or a reason, and not both")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"a Score is finite; got {self.value}: give a reason instead")
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetScore:
+    """The data set's value of one metric, or the reason why there is none.
+
+    ``interval`` is the 95% interval; ``n`` how many items it rests on; ``details`` is JSON-able;
+    ``columns`` adds one value a sample to the table of scores, keyed by column name, in row order
+    (``None`` where a sample has none).
+    """
+
+    value: float | None = None
+    reason: str | None = None
+    interval: tuple[float, float] | None = None
+    n_scored: int = 0
+    n_total: int = 0
+    details: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    issues: Sequence[Issue] = ()
+
+    def __post_init__(self) -> None:
+        if (self.value is None) == (self.reason is None):
+            raise ValueError("a DatasetScore has either a value or a reason, and not both")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """What a metric is, as a frozen value beside its code.
+
+    ``reduction`` says in words how turns and pictures become one value a sample and samples one value a
+    data set. ``bounds`` may hold infinities. ``higher_is_better`` is None where neither end is better.
+    ``version`` rises whenever the same input could get another value. ``parts`` are further columns of a
+    sample metric, named ``<name>_<part>``; ``columns`` are those that a data-set metric adds to the table.
+    ``image_side`` is the longest side, in pixels, that the metric itself needs of a picture (0: none).
+    """
+
+    name: str
+    title: str
+    principle: Principle
+    level: Literal["sample", "dataset"]
+    summary: str
+    unit: str
+    bounds: tuple[float, float]
+    higher_is_better: bool | None
+    reduction: str
+    version: str
+    source: str
+    parts: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    image_side: int = 0
+
+    def as_table(self) -> dict[str, str]:
+        """Every field in words, for a person to read."""
+        better = {True: "higher is better", False: "lower is better", None: "neither end is better"}
+        return {
+            "title": self.title,
+            "principle": self.principle.label,
+            "level": self.level,
+            "what": self.summary,
+            "unit": self.unit or "none",
+            "range": f"{self.bounds[0]:g} to {self.bounds[1]:g}",
+            "direction": better[self.higher_is_better],
+            "reduction": self.reduction,
+            "source": self.source,
+            "version": self.version,
+            "columns": ", ".join([*(f"{self.name}_{p}" for p in self.parts), *self.columns]) or "none",
+        }
+
+
+# ---------------------------------------------------------------- batches and features
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What one batch contributes to a data-set metric: ``values[i]`` belongs to ``samples[index[i]]``.
+
+    ``values`` is ``float32[r, d]`` or a list of ``r`` strings; ``index`` is ``int64[r]``, non-decreasing,
+    into the batch.
+    """
+
+    values: FloatArray | list[str]
+    index: NDArray[np.int64]
+
+
+class Batch:
+    """Samples with their pictures, decoded once, and a memo so that no feature is computed twice.
+
+    ``images[i][j]`` is picture ``j`` of ``samples[i]``.
+    """
+
+    def __init__(self, samples: Sequence[Sample], images: Sequence[Sequence[Image]]) -> None:
+        self.samples = tuple(samples)
+        self.images = tuple(tuple(row) for row in images)
+        if len(self.images) != len(self.samples):
+            raise ValueError(f"{len(self.samples)} samples but {len(self.images)} rows of pictures")
+        self._memo: dict[Hashable, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def memo(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """The value stored under ``key``, computed on first use."""
+        if key not in self._memo:
+            self._memo[key] = compute()
+        value: T = self._memo[key]
+        return value
+
+    def distinct_images(self) -> dict[str, Image]:
+        """Readable pictures of the batch by content hash: what an image model needs to see, once each."""
+        return self.memo(
+            "distinct_images",
+            lambda: {image.sha256: image for row in self.images for image in row if image.pixels is not None},
+        )
+
+    def part(self, i: int) -> Batch:
+        """The batch of sample ``i`` alone, with a memo of its own."""
+        return Batch(self.samples[i : i + 1], self.images[i : i + 1])
+
+
+class FeatureStore(Protocol):
+    """All features of a run, in row order, memory-mapped where they are numbers."""
+
+    @property
+    def n_samples(self) -> int:
+        """How many readable samples the run holds."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The run's seed for everything random."""
+        ...
+
+    def vectors(self, name: str) -> tuple[FloatArray, NDArray[np.int64]]:
+        """``float32[r, d]`` and the sample of each row, ``int64[r]``."""
+        ...
+
+    def strings(self, name: str) -> tuple[list[str], NDArray[np.int64]]:
+        """``r`` strings and the sample of each, ``int64[r]``."""
+        ...
+
+    def column(self, name: str) -> list[Any]:
+        """A column of the samples' own table (``id``, ``sha256``, ``line``, a metric), length ``n_samples``."""
+        ...
+
+
+@runtime_checkable
+class SampleMetric(Protocol):
+    """Scores every sample by itself. The constructor stores options and models; nothing loads there."""
+
+    @property
+    def spec(self) -> MetricSpec:
+        """What it is."""
+        ...
+
+    def score(self, batch: Batch) -> list[Score]:
+        """One score a sample, in order."""
+        ...
+
+
+@runtime_checkable
+class DatasetMetric(Protocol):
+    """Needs the whole data set: collects features batch by batch, then resolves once."""
+
+    @property
+    def spec(self) -> MetricSpec:
+        """What it is."""
+        ...
+
+    def features(self, batch: Batch) -> Mapping[str, Features]:
+        """Features by name; metrics that ask for the same name share one copy, so a name carries its model."""
+        ...
+
+    def resolve(self, store: FeatureStore) -> DatasetScore:
+        """The data set's value, from the stored features alone."""
+        ...
+
+
+Metric = SampleMetric | DatasetMetric
+
+
+# ---------------------------------------------------------------- models
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """Names a model exactly. Two refs are equal only if they give the same numbers."""
+
+    kind: str
+    name: str
+    revision: str
+    sha256: str
+
+    @property
+    def key(self) -> str:
+        """Short and safe as a file name: part of feature names."""
+        safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in self.name.rsplit("/", 1)[-1])
+        return f"{safe}-{self.sha256[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A task given to an instruction, with its similarity to the task's description."""
+
+    task: str
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class TextLikelihood:
+    """What a language model says of one text; exactly one of ``value`` and ``reason`` is set.
+
+    ``value`` is the model's own measure of readability, higher is better (its class says which). ``mean_logp``
+    is the mean of log P(w | before) and ``slor`` that of log P(w | before) − log P(w), both in nats a token;
+    ``slor`` is None without unigram counts. ``model`` names the table that served, ``language`` is ISO 639-1,
+    ``oov_share`` the share of tokens that the model has never seen.
+    """
+
+    value: float | None
+    reason: str | None
+    model: str
+    language: str
+    n_tokens: int
+    mean_logp: float | None = None
+    slor: float | None = None
+    oov_share: float | None = None
+
+
+class Model(Protocol):
+    """Every backend: the constructor stores options, loading happens on first use in each process."""
+
+    @property
+    def ref(self) -> ModelRef:
+        """What it is, exactly."""
+        ...
+
+
+class ImageEncoder(Model, Protocol):
+    """Pictures to vectors."""
+
+    def encode_images(self, images: Sequence[Rgb]) -> FloatArray:
+        """Unit rows ``float32[n, d]``."""
+        ...
+
+
+class ForwardStage(Model, Protocol):
+    """The costly part of an image encoder: pictures through a network, once for all who need its outputs."""
+
+    def forward(self, images: Sequence[Rgb]) -> Any:
+        """The network's outputs, in a form that ``encode_forward`` reads."""
+        ...
+
+
+@runtime_checkable
+class StagedImageEncoder(ImageEncoder, Protocol):
+    """An image encoder with ``encode_images(x) == encode_forward(stage.forward(x))``.
+
+    Two encoders whose stages have equal refs need one forward pass for a picture, not two.
+    """
+
+    @property
+    def stage(self) -> ForwardStage:
+        """The model whose outputs it reads; may be itself."""
+        ...
+
+    def encode_forward(self, outputs: Any) -> FloatArray:
+        """Unit rows ``float32[n, d]`` from the stage's outputs."""
+        ...
+
+
+class TextEncoder(Model, Protocol):
+    """Texts to vectors."""
+
+    def encode_texts(self, texts: Sequence[str]) -> FloatArray:
+        """Unit rows ``float32[n, d]``."""
+        ...
+
+    def sentences(self, text: str) -> list[str]:
+        """The text in pieces that fit the model's context whole; never empty for text with a word in it."""
+        ...
+
+
+class ImageText(ImageEncoder, TextEncoder, Protocol):
+    """Pictures and texts in one space: the dot product of unit rows says how well they match."""
+
+
+class ImageQuality(Model, Protocol):
+    """No-reference quality."""
+
+    def quality(self, images: Sequence[Rgb]) -> FloatArray:
+        """``float32[n]``, higher is better."""
+        ...
+
+
+class LanguageModel(Model, Protocol):
+    """How likely a text is."""
+
+    def likelihood(self, texts: Sequence[str]) -> list[TextLikelihood]:
+        """One answer a text, in order."""
+        ...
+
+
+class Parser(Model, Protocol):
+    """Finds what an instruction speaks of."""
+
+    def elements(self, texts: Sequence[str]) -> list[list[str]]:
+        """Distinct semantic elements of each text."""
+        ...
+
+
+class Tagger(Model, Protocol):
+    """Gives each instruction a task."""
+
+    def tag(self, instructions: Sequence[str], n_images: Sequence[int]) -> list[Tag]:
+        """One tag an instruction, in order."""
+        ...
+
+
+class Detector(Model, Protocol):
+    """Finds objects."""
+
+    def detect(self, images: Sequence[Rgb]) -> list[list[str]]:
+        """The category of every instance in each picture."""
+        ...
+
+
+class Judge(Model, Protocol):
+    """A multimodal model that answers questions about a sample."""
+
+    def ask(self, prompts: Sequence[str], images: Sequence[Sequence[Rgb]], votes: int) -> list[list[str]]:
+        """``votes`` raw answers a prompt; fewer where calls failed."""
+        ...
+
+
+class Report(Protocol):
+    """Writes a run as something to look at."""
+
+    def __call__(self, run: Any, out: Path) -> Path:
+        """Writes the ``vlitqc.Run`` to ``out`` and returns that."""
+        ...
