@@ -173,7 +173,7 @@ def test_every_room_has_its_place_in_the_table() -> None:
 
 def test_the_table_has_the_layers_of_the_design() -> None:
     layers = [
-        {"types", "errors", "analysis"},
+        {"types", "errors", "media_tokens", "analysis"},
         {"registry", "profiles"},
         {"models", "media", "formats"},
         {"engine", "executors"},

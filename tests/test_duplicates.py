@@ -11,6 +11,7 @@ from vlitqc.testing import MemoryFeatures
 from vlitqc.types import (
     Batch,
     DatasetScore,
+    Features,
     FloatArray,
     Image,
     Media,
@@ -223,6 +224,22 @@ def test_beyond_the_largest_number_pictures_are_compared_by_bytes() -> None:
 def test_no_sample() -> None:
     metric = Duplicates(WordBag(), Shade())
     assert metric.resolve(MemoryFeatures([], {})).reason == "no sample"
+
+
+def test_a_sample_whose_features_failed_is_not_judged() -> None:
+    metric = Duplicates(WordBag(), Shade())
+    made = batch(*[([(ASK, CAPTION)], [picture(0)])] * 4)
+    features = {}
+    for name, found in metric.features(made).items():
+        kept = np.flatnonzero(found.index != 1)
+        values = found.values
+        left = values[kept] if isinstance(values, np.ndarray) else [values[k] for k in kept]
+        features[name] = Features(left, found.index[kept])
+    left_out = metric.resolve(MemoryFeatures(made.samples, features))
+    assert left_out.columns["duplicate_kind"] == [None, None, "exact", "exact"]
+    assert left_out.value == pytest.approx(200 / 3)
+    assert (left_out.n_scored, left_out.n_total) == (3, 4)
+    assert metric.resolve(MemoryFeatures(made.samples, {})).reason == "no sample"
 
 
 def test_the_threshold_is_inclusive() -> None:

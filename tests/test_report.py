@@ -428,7 +428,7 @@ def test_unreadable_records_and_a_lost_input_are_told() -> None:
         asked.append(row)
         raise InputError("the input is no longer there")
 
-    run.sample = gone  # type: ignore[method-assign]
+    run.record = gone  # type: ignore[method-assign]
     page = Page(render(run))
     assert page.text.count("the record could not be read again: the input is no longer there") == 2
     assert len(asked) == 1

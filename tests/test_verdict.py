@@ -31,7 +31,7 @@ def metric(name: str = "image_readability", floor: float = 0.25, unit: str = "")
     ],
 )
 def test_levels(suspect: int, records: int, level: str) -> None:
-    found = verdict(records, {"missing_image": rows(*range(suspect))} if suspect else {}, [])
+    found = verdict(records, "RUN", {"missing_image": rows(*range(suspect))} if suspect else {}, [])
     assert found["level"] == level
     assert found["suspect"] == suspect
     assert found["limits"] == {"good_below": 0.02, "fair_below": 0.10}
@@ -39,7 +39,7 @@ def test_levels(suspect: int, records: int, level: str) -> None:
 
 def test_a_record_with_many_faults_counts_once() -> None:
     errors = {"missing_image": rows(1, 1, 2), "empty_turn": rows(2, 3)}
-    found = verdict(100, errors, [(metric(), rows(3, 4))])
+    found = verdict(100, "RUN", errors, [(metric(), rows(3, 4))])
     assert found["suspect"] == 4
     assert found["headline"].startswith("4 of 100 records (4.0%)")
     assert {p["title"]: p["n"] for p in found["to_fix"]} == {
@@ -51,13 +51,13 @@ def test_a_record_with_many_faults_counts_once() -> None:
 
 def test_the_worst_come_first_and_no_more_than_three() -> None:
     errors = {f"kind_{n}": rows(*range(n)) for n in (1, 4, 2, 3)}
-    found = verdict(100, errors, [])
+    found = verdict(100, "RUN", errors, [])
     assert [p["n"] for p in found["to_fix"]] == [4, 3, 2]
     assert len(found["to_fix"]) == TO_FIX
 
 
 def test_each_problem_says_what_to_do() -> None:
-    found = verdict(9, {"missing_image": rows(1), "odd": rows(2)}, [(metric(unit="nats"), rows(0, 3))])
+    found = verdict(9, "RUN", {"missing_image": rows(1), "odd": rows(2)}, [(metric(unit="nats"), rows(0, 3))])
     low, missing, odd = found["to_fix"]
     assert missing["detail"] == CURES["missing_image"]
     assert odd["detail"]
@@ -67,11 +67,13 @@ def test_each_problem_says_what_to_do() -> None:
 
 
 def test_the_command_has_the_floor_to_the_last_digit() -> None:
-    found = verdict(9, {}, [(metric(floor=0.123456789012), rows(0))])
+    found = verdict(9, "RUN", {}, [(metric(floor=0.123456789012), rows(0))])
     assert found["to_fix"][0]["command"].endswith("=0.123456789012")
 
 
 def test_nothing_wrong_and_nothing_there() -> None:
-    assert verdict(3, {}, [(metric(), rows())])["headline"] == "None of the 3 records has a known defect."
-    assert verdict(3, {}, [(metric(), rows())])["to_fix"] == []
-    assert verdict(0, {}, [])["headline"] == "No record was found."
+    assert (
+        verdict(3, "RUN", {}, [(metric(), rows())])["headline"] == "None of the 3 records has a known defect."
+    )
+    assert verdict(3, "RUN", {}, [(metric(), rows())])["to_fix"] == []
+    assert verdict(0, "RUN", {}, [])["headline"] == "No record was found."

@@ -29,9 +29,9 @@ from vlitqc.types import (
     TextEncoder,
 )
 from vlitqc_metrics._algorithms.batch_embeddings import (
-    PICTURE_SHA256,
     picture_feature,
     picture_features,
+    picture_hash_feature,
     picture_hashes,
     response_feature,
     response_features,
@@ -42,6 +42,7 @@ CONVERSATION = "conversation_sha256"
 INSTRUCTION = "instruction_sha256"
 MEDIA = "other_media"
 WORDS = "shortest_response_words"
+PICTURE_SHA256 = "picture_sha256"
 
 LONG_RESPONSE = 5
 """Words from which a response says enough by itself: "yes" to two questions is no repetition."""
@@ -55,7 +56,7 @@ def normalise(text: str) -> str:
 def near_text_pairs(
     vectors: FloatArray,
     context: Sequence[Hashable],
-    instruction: Sequence[str],
+    instruction: Sequence[str | None],
     shortest: NDArray[np.int64],
     threshold: float,
 ) -> list[tuple[int, int]]:
@@ -90,6 +91,11 @@ def near_text_pairs(
     for members in buckets.values():
         if len(members) < 2:
             continue
+        if len(members) == 2:
+            # Most buckets are pairs, to which a tiled product would only add its preparation.
+            if cosine(vectors[members[0]], vectors[members[1]]) >= threshold:
+                pairs.add((members[0], members[1]))
+            continue
         groups = near_duplicate_groups(vectors[members], threshold)
         first: dict[int, int] = {}
         for i, group in zip(members, groups.tolist(), strict=True):
@@ -97,6 +103,12 @@ def near_text_pairs(
             if head != i:
                 pairs.add((head, i))
     return sorted(pairs)
+
+
+def cosine(x: FloatArray, y: FloatArray) -> float:
+    """The cosine of two vectors in float64; exactly 1 for equal ones. Neither may be zero."""
+    a, b = x.astype(np.float64), y.astype(np.float64)
+    return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
 
 
 def connected_groups(n: int, pairs: Sequence[tuple[int, int]]) -> list[int | None]:
@@ -197,13 +209,16 @@ class Duplicates:
         """
         n = store.n_samples
         keys = _by_sample(store, CONVERSATION)
-        if not keys:
+        n_scored = n - keys.count(None)
+        if n_scored == 0:
             return DatasetScore(reason="no sample", n_total=n)
         first_of: dict[str, int] = {}
-        original = [first_of.setdefault(key, i) for i, key in enumerate(keys)]
+        original = [i if key is None else first_of.setdefault(key, i) for i, key in enumerate(keys)]
         pairs = [(first, i) for i, first in enumerate(original) if first != i]
 
-        pictures, sample_of = store.strings(PICTURE_SHA256)
+        pictures, sample_of = store.strings(
+            PICTURE_SHA256 if self.image is None else picture_hash_feature(self.image)
+        )
         alike, compared = self._like_pictures(store, pictures)
         if self.text is not None:
             context = _context(store, [alike[p] for p in pictures], sample_of)
@@ -233,8 +248,8 @@ class Duplicates:
                 issues.add("near_duplicate_image", "note", i, other, "image nearly equals one of")
         redundant = sum(k is not None for k in kind)
         return DatasetScore(
-            value=100.0 * redundant / n,
-            n_scored=n,
+            value=100.0 * redundant / n_scored,
+            n_scored=n_scored,
             n_total=n,
             details={
                 "exact": kind.count("exact"),
@@ -308,10 +323,10 @@ def _near_image_notes(
     return notes
 
 
-def _by_sample(store: FeatureStore, name: str) -> list[str]:
-    """A feature of one text a sample; where a sample's features failed, a text that equals no other."""
+def _by_sample(store: FeatureStore, name: str) -> list[str | None]:
+    """A feature of one text a sample; None where a sample's features failed."""
+    texts: list[str | None] = [None] * store.n_samples
     found, index = store.strings(name)
-    texts = [f"no features of sample {i}" for i in range(store.n_samples)]
     for text, sample in zip(found, index.tolist(), strict=True):
         texts[sample] = text
     return texts
@@ -327,16 +342,22 @@ def _shortest(store: FeatureStore) -> NDArray[np.int64]:
 
 
 def _context(store: FeatureStore, picture_groups: list[int], sample_of: NDArray[np.int64]) -> list[Hashable]:
-    """What each sample is about: its pictures up to near-duplicates and its other media, or its instruction."""
+    """What each sample is about: its pictures up to near-duplicates and its other media, or its instruction.
+
+    None, which equals nothing, where a sample's features failed.
+    """
     other = _by_sample(store, MEDIA)
     instructions = _by_sample(store, INSTRUCTION)
     groups: list[set[int]] = [set() for _ in range(store.n_samples)]
     for group, sample in zip(picture_groups, sample_of.tolist(), strict=True):
         groups[sample].add(group)
-    return [
-        (tuple(sorted(mine)), media) if mine or media else ("text-only", instruction)
-        for mine, media, instruction in zip(groups, other, instructions, strict=True)
-    ]
+    context: list[Hashable] = []
+    for mine, media, instruction in zip(groups, other, instructions, strict=True):
+        if media is None or instruction is None:
+            context.append(None)
+        else:
+            context.append((tuple(sorted(mine)), media) if mine or media else ("text-only", instruction))
+    return context
 
 
 def _conversation(sample: Sample, images: tuple[Image, ...]) -> str:

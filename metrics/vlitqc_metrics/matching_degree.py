@@ -37,8 +37,9 @@ class MatchingDegree:
     """Matching degree under any image-text model.
 
     Every response with a word in it is scored by itself, whatever its length; it is judged sentence by
-    sentence, so that nothing is cut off at a model's context. What a short answer ("yes", "2") matches says
-    little; read such data sets by ``matching_percentile``.
+    sentence, so that nothing is cut off at a model's context. A response that says nothing of the picture
+    without its question ("yes", "no") scores at chance, about 0 under ConSE, so a data set of such answers
+    has a low mean without being wrong.
     """
 
     spec: ClassVar[MetricSpec] = MetricSpec(

@@ -20,11 +20,11 @@ from vlitqc.types import (
     Principle,
 )
 from vlitqc_metrics._algorithms.batch_embeddings import (
-    PICTURE_SHA256,
     join,
     match_vectors,
     picture_feature,
     picture_features,
+    picture_hash_feature,
 )
 
 FEWEST_OTHERS = 20
@@ -130,7 +130,7 @@ class MatchingPercentile:
         n = store.n_samples
         responses, response_sample = store.vectors(self._responses)
         vectors, picture_sample = store.vectors(picture_feature(self.model))
-        hashes, _ = store.strings(PICTURE_SHA256)
+        hashes, _ = store.strings(picture_hash_feature(self.model))
         if not len(responses) or not len(vectors):
             return DatasetScore(reason="no sample has both a readable image and a response", n_total=n)
         first: dict[str, int] = {}

@@ -9,7 +9,11 @@ from typing import ClassVar
 import numpy as np
 
 from vlitqc.types import Batch, DatasetScore, Features, FeatureStore, ImageEncoder, MetricSpec, Principle
-from vlitqc_metrics._algorithms.batch_embeddings import PICTURE_SHA256, picture_feature, picture_features
+from vlitqc_metrics._algorithms.batch_embeddings import (
+    picture_feature,
+    picture_features,
+    picture_hash_feature,
+)
 from vlitqc_metrics._algorithms.cluster_summary import (
     UNLABELLED,
     Density,
@@ -58,7 +62,7 @@ class VisualSemanticDiversity:
     def resolve(self, store: FeatureStore) -> DatasetScore:
         """Clusters the distinct pictures; the column holds the cluster of each sample's first picture."""
         rows, sample_of = store.vectors(picture_feature(self.encoder))
-        hashes, _ = store.strings(PICTURE_SHA256)
+        hashes, _ = store.strings(picture_hash_feature(self.encoder))
         n = store.n_samples
         if not len(rows):
             return DatasetScore(reason="no readable image", n_total=n)

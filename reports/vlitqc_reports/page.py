@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import Any, Protocol
 
 import pandas as pd
@@ -405,7 +406,8 @@ def _issues(run: ReportableRun, n_examples: int) -> tuple[IssueView, ...]:
 
 
 def _where(file: Any, line: Any) -> str:
-    name = "" if _missing(file) else wording.clip(str(file), 200)
+    # The head of the page names the whole input; a card has room for the file's name only.
+    name = "" if _missing(file) else wording.clip(PurePath(str(file)).name, 200)
     return name if _missing(line) else f"{name}:{int(line)}"
 
 

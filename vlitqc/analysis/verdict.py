@@ -35,15 +35,19 @@ CURES = {
 
 def verdict(
     records: int,
+    run: str,
     issue_rows: Mapping[str, NDArray[np.int64]],
     below: Sequence[tuple[Mapping[str, Any], NDArray[np.int64]]],
 ) -> dict[str, Any]:
-    """The verdict from rows with errors or warnings by issue kind, and rows below each metric's recommended floor."""
+    """The verdict from rows with errors or warnings by issue kind, and rows below each metric's recommended floor.
+
+    ``run`` is the run directory as a shell word, for the commands.
+    """
     problems: list[tuple[int, dict[str, Any]]] = []
     for kind, rows in issue_rows.items():
         n = len(np.unique(rows))
         # What cannot be read has a file of its own; there is nothing to drop.
-        command = None if kind == "malformed_record" else f"vlitqc filter RUN --drop-issue {kind}"
+        command = None if kind == "malformed_record" else f"vlitqc filter {run} --drop-issue {kind}"
         detail = CURES.get(kind, "see the places listed")
         problems.append((n, {"title": kind.replace("_", " "), "detail": detail, "n": n, "command": command}))
     for metric, rows in below:
@@ -56,7 +60,7 @@ def verdict(
                         "title": f"low {metric['title'].lower()}",
                         "detail": f"below the recommended floor of {floor:g} {metric['unit']}".rstrip(),
                         "n": len(rows),
-                        "command": f"vlitqc filter RUN --drop-below {metric['name']}={floor}",
+                        "command": f"vlitqc filter {run} --drop-below {metric['name']}={floor}",
                     },
                 )
             )

@@ -19,6 +19,7 @@ import hashlib
 import itertools
 import json
 import platform
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -306,7 +307,9 @@ def _resolve(
         "profile": info["profile"],
         "input": info["input"] | {"image_root": str(plan.image_root)},
         "counts": {"records": len(states), **counts},
-        "verdict": verdict(len(states), _suspect_rows(all_issues), _below_floor(target, sections)),
+        "verdict": verdict(
+            len(states), shlex.quote(str(target)), _suspect_rows(all_issues), _below_floor(target, sections)
+        ),
         "principles": scorecard.principle_sections(sections),
         "issues": scorecard.issue_section(all_issues),
         "models": info["models"],
@@ -393,7 +396,7 @@ def _is_run(path: Path) -> bool:
 def _materialise(data: str | Path | Sequence[Mapping[str, Any]], target: Path) -> Path:
     """The input as a file: records given in memory become ``input.jsonl`` in the run directory."""
     if isinstance(data, str | Path):
-        return Path(data)
+        return Path(data).absolute()
     try:
         lines = [json.dumps(record, ensure_ascii=False) for record in data]
     except (TypeError, ValueError) as error:

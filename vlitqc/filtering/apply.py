@@ -67,6 +67,9 @@ def filter_run(
             writers = {name: stack.enter_context(reader.writer(path)) for name, path in written.items()}
             for place, name in zip(places, fate, strict=True):
                 writers[name].write(reader.raw(Origin(**place)))
+        if "unreadable" not in written:
+            # One left from an earlier filter would belong to other files.
+            (folder / f"{stem}.unreadable{suffix}").unlink(missing_ok=True)
         written["decisions"] = folder / f"{stem}.decisions.parquet"
         pq.write_table(pa.Table.from_pandas(decisions, preserve_index=False), written["decisions"])
     except OSError as error:

@@ -20,13 +20,18 @@ from vlitqc.types import (
     TextEncoder,
 )
 
-PICTURE_SHA256 = "picture_sha256"
-"""Feature: content hash of every distinct readable picture of each sample, aligned with ``picture_feature``."""
-
 
 def picture_feature(model: ImageEncoder) -> str:
     """Name of the feature that holds the picture vectors of ``model``."""
     return f"picture-{model.ref.key}"
+
+
+def picture_hash_feature(model: ImageEncoder) -> str:
+    """Name of the feature that holds the content hash of each row of ``picture_feature``.
+
+    It carries the model's name, so that both are there or neither: a sample may lack features.
+    """
+    return f"picture-sha256-{model.ref.key}"
 
 
 def response_feature(model: TextEncoder) -> str:
@@ -65,7 +70,7 @@ def picture_features(batch: Batch, model: ImageEncoder) -> dict[str, Features]:
     hashes = picture_hashes(batch)
     vectors = picture_vectors(batch, model)
     rows = _stack([vectors[sha256] for sha256 in hashes.values if isinstance(sha256, str)])
-    return {picture_feature(model): Features(rows, hashes.index), PICTURE_SHA256: hashes}
+    return {picture_feature(model): Features(rows, hashes.index), picture_hash_feature(model): hashes}
 
 
 def picture_hashes(batch: Batch) -> Features:

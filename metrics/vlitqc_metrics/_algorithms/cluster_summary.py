@@ -24,7 +24,7 @@ class Density:
     """What makes a cluster: cosine distance of neighbours, neighbours of a core item, most items clustered.
 
     Beyond ``max_items`` a random part of that size is clustered and the others have no label: the cost is
-    quadratic (100,000 items of 384 numbers take about a minute on two cores, 200,000 about four).
+    quadratic (100,000 items take about a minute on two cores at 384 numbers each, three at 1,280).
     """
 
     eps: float
