@@ -24,7 +24,6 @@ import io
 import json
 import random
 import shutil
-import string
 import sys
 import tomllib
 from importlib.util import find_spec
@@ -38,6 +37,7 @@ HERE = Path(__file__).resolve().parent
 CONTENT = HERE / "demo_content.toml"
 MARKER = ".made-by-make-demo-data"
 SEED = 20240701
+CONSONANTS = "bcdfghjklmnpqrstvwxz"  # without a vowel no draw can be a word
 
 PLANTS: dict[str, dict[str, str]] = {
     "wrong_caption": {"metric": "matching_degree"},
@@ -145,7 +145,7 @@ def spoil(response: str, plant: str | None, rng: random.Random) -> str:
     if plant == "word_salad":
         rng.shuffle(words)
     elif plant == "gibberish":
-        words = ["".join(rng.choices(string.ascii_lowercase, k=len(word))) for word in words]
+        words = ["".join(rng.choices(CONSONANTS, k=len(word))) for word in words]
     else:
         return response
     return " ".join(words)
