@@ -157,7 +157,7 @@ MESSY_STATES = {
     "malformed": "unreadable",
     "missing": "partial",
     "truncated": "partial",
-    "empty": "scored",
+    "empty": "partial",
     "text": "scored",
     "many": "scored",
     "embedded": "scored",

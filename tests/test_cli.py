@@ -110,7 +110,7 @@ def test_score_prints_the_scorecard_and_the_places(
     run = messy.with_name("data.vlitqc")
     assert told.code == 0
     assert "POOR" in told.out
-    assert "14 records: 6 scored, 5 in part, 3 unreadable. Profile tiny." in told.out
+    assert "14 records: 5 scored, 6 in part, 3 unreadable. Profile tiny." in told.out
     assert "needs a judge" in told.out
     assert "missing_image" in told.out
     assert f"scores  {run}/scores\n" in told.out

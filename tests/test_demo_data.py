@@ -201,7 +201,8 @@ def test_planted_texts_are_what_they_say(demo: Path) -> None:
         elif entry["kind"] == "gibberish":
             original = written[entry["id"]]["turns"][0][1]
             assert [len(word) for word in response.split()] == [len(word) for word in original.split()]
-            assert not set(response.split()) & set(original.split())
+            shared = set(response.split()) & set(original.split())
+            assert all(len(word) <= 2 for word in shared)  # two random letters may happen to be a word
         elif entry["kind"] == "exact_duplicate":
             other = records[entry["of"]]
             assert pictures_of(other) == pictures_of(records[entry["id"]])

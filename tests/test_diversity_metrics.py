@@ -101,8 +101,10 @@ def test_no_cluster_and_no_response_have_no_value() -> None:
     assert apart.value is None
     assert apart.reason == "no cluster: no 3 of the 9 responses lie close together"
     assert apart.columns["response_cluster"] == [-1] * 9
+    assert (apart.n_scored, apart.n_total, apart.missing) == (0, 9, "no response")
     silent = metric.resolve(MemoryFeatures.collect(metric, [batch(([""], []), (["<image>"], []))]))
     assert silent.reason == "no response text"
+    assert silent.n_scored == 0
 
 
 def test_more_kinds_of_response_score_higher() -> None:
@@ -133,6 +135,7 @@ def test_visual_diversity_by_hand() -> None:
     assert score.value == 2.0
     assert score.columns["image_cluster"] == [0, 0, 0, 1, 1, None, None, -1]
     assert (score.n_scored, score.n_total) == (6, 8)
+    assert score.missing == "no readable picture"
     assert score.details["n_images"] == 7
     assert score.details["largest_clusters"] == [3, 3]
 
@@ -142,6 +145,7 @@ def test_the_same_picture_many_times_is_no_cluster() -> None:
     made = batch(*((["x 0"], [picture(3, 0)]) for _ in range(50)))
     score = metric.resolve(MemoryFeatures.collect(metric, [made]))
     assert score.reason == "no cluster: no 3 of the 1 images lie close together"
+    assert (score.n_scored, score.n_total) == (0, 50)
 
 
 def test_no_readable_picture_has_no_value() -> None:
@@ -171,6 +175,14 @@ def test_beyond_the_largest_number_a_random_part_is_clustered() -> None:
     assert chosen.n_clusters == 1 and len(chosen.labels) == 100
     part = cluster(rows, Density(0.2, 3, max_items=10), seed=5, items=np.arange(0, 400, 4))
     assert part.n_clusters == 1 and part.n_clustered == 10
+
+
+def test_the_reason_for_a_missing_label_tells_of_the_draw() -> None:
+    metric = ResponseDiversity(Axes(), max_items=40)
+    made = batch(*((["kind 3"], []) for _ in range(50)))
+    score = metric.resolve(MemoryFeatures.collect(metric, [made]))
+    assert score.columns["response_cluster"].count(None) == 10
+    assert score.missing == "no response, or not among the 40 responses drawn for clustering"
 
 
 def test_a_sample_that_was_not_drawn_has_no_label() -> None:

@@ -96,6 +96,7 @@ def test_exact_duplicates() -> None:
     assert found.value == 50.0
     assert found.columns["duplicate_group"] == [0, None, 0, 0]
     assert found.columns["duplicate_kind"] == [None, None, "exact", "exact"]
+    assert found.missing == "not a duplicate"
     assert [(i.kind, i.severity, i.row, i.line, i.id, i.file) for i in found.issues] == [
         ("exact_duplicate", "error", 12, 102, "id-2", "f.jsonl"),
         ("exact_duplicate", "error", 13, 103, "id-3", "f.jsonl"),

@@ -58,7 +58,7 @@ def sample_metric(answer: Callable[[Batch], Any], **more: Any) -> Any:
         def score(self, batch: Batch) -> Any:
             return answer(batch)
 
-    Made.spec = spec("made", **more)  # type: ignore[attr-defined]
+    Made.spec = spec(more.pop("name", "made"), **more)  # type: ignore[attr-defined]
     return Made
 
 
@@ -315,9 +315,7 @@ def test_columns_of_a_data_set_metric_meet_their_rows(messy: Path, profile_file:
         ids = store.column("id")
         note = Issue("odd", "note", "as told", store.column("file")[1], store.column("line")[1], 2, ids[1])
         columns = {"made": [float(i[1:]) if i != "r0" else None for i in ids], "made_id": ids}
-        return DatasetScore(
-            1.0, n_scored=len(ids) - 1, n_total=len(ids), columns=columns | {"stray": ids}, issues=[note]
-        )
+        return DatasetScore(1.0, n_scored=len(ids) - 1, n_total=len(ids), columns=columns, issues=[note])
 
     register("made", dataset_metric(ids_of, resolve, columns=("made", "made_id")))
     run = score(messy, profile_file("[metrics.made]"), batch_size=4)
@@ -326,7 +324,9 @@ def test_columns_of_a_data_set_metric_meet_their_rows(messy: Path, profile_file:
     assert readable["made"].tolist()[1:] == [float(i[1:]) for i in readable["id"][1:]]
     assert readable["made"].isna().tolist() == [True] + [False] * (len(readable) - 1)
     assert run.scores.loc[run.scores["state"] == "unreadable", ["made", "made_id"]].isna().all(axis=None)
-    assert "stray" not in run.scores
+    assert readable["made_reason"].tolist()[0] == "not applicable to this sample"
+    assert readable["made_reason"].isna().tolist() == [False] + [True] * (len(readable) - 1)
+    assert (run.scores.loc[run.scores["state"] == "unreadable", "made_reason"] == "record unreadable").all()
     assert run.issues.query("kind == 'odd'")[["row", "id"]].values.tolist() == [[2, "r2"]]
 
 
@@ -482,3 +482,50 @@ def test_a_damaged_marker_is_no_marker(tmp_path: Path, text: str) -> None:
     (tmp_path / "done.json").write_text(text)
     assert read_done(tmp_path) is None
     assert read_done(tmp_path / "absent") is None
+
+
+# ---------------------------------------------------------------- what is not ours
+
+
+def test_a_folder_with_other_files_is_left_alone(make_data: Make, tiny: str, tmp_path: Path) -> None:
+    path = make_data(2)
+    foreign = tmp_path / "work"
+    (foreign / "scores").mkdir(parents=True)
+    (foreign / "scores" / "mine.txt").write_text("mine")
+    (foreign / "run.json").write_text("{}")
+    for out in (foreign, None):
+        if out is None:
+            foreign.rename(path.with_name(f"{path.stem}.vlitqc"))
+        with pytest.raises(UsageError, match="holds other files"):
+            score(path, tiny, out=out)
+    kept = path.with_name(f"{path.stem}.vlitqc") / "scores" / "mine.txt"
+    assert kept.read_text() == "mine"
+
+
+def test_two_inputs_do_not_share_a_run(make_data: Make, tiny: str) -> None:
+    path = make_data(2)
+    score(path, tiny)
+    other = path.with_suffix(".json")
+    other.write_bytes(b"[" + b",".join(path.read_bytes().splitlines()) + b"]")
+    with pytest.raises(UsageError, match="holds the run of"):
+        score(other, tiny)
+    with pytest.raises(RunError, match="holds the run of"):
+        vlitqc.Run.open(other)
+    assert len(vlitqc.Run.open(path).scores) == 2
+
+
+def test_a_value_does_not_depend_on_which_other_metrics_run(
+    make_data: Make, profile_file: Any, register: Any
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def look(batch: Batch) -> list[Score]:
+        seen.append(batch.images[0][0].pixels.shape[:2])
+        return [Score(1.0)] * len(batch)
+
+    register("near", sample_metric(look, name="near", image_side=8))
+    register("far", sample_metric(lambda batch: [Score(1.0)] * len(batch), name="far", image_side=24))
+    profile = profile_file("[metrics.near]\n[metrics.far]")
+    score(make_data(1), profile, metrics=["near"], out=make_data(1).with_name("one"))
+    score(make_data(1), profile, out=make_data(1).with_name("both"))
+    assert seen[0] == seen[1]

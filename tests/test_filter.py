@@ -149,17 +149,17 @@ def test_a_record_without_a_score_is_kept_and_says_so() -> None:
 def test_an_unreadable_record_fails_for_that_alone() -> None:
     scores, _ = table(m=[0.0, 0.0, 9.0])
     scores.loc[0, "state"] = "unreadable"
-    issues = pd.DataFrame({"kind": ["bad", "odd"], "severity": ["error", "note"], "row": [0, 1]})
+    issues = pd.DataFrame({"kind": ["empty_turn", "odd"], "severity": ["error", "note"], "row": [0, 1]})
     rules: list[Rule] = [
         Threshold.parse("m=5", "below"),
         HasIssue("error"),
         HasIssue("odd"),
-        HasIssue("none"),
+        HasIssue("small_image"),
     ]
     decisions, counts = decide(scores, issues, rules)
     assert decisions["kept"].tolist() == [False, False, True]
     assert decisions["rules_failed"].tolist() == [["unreadable"], ["m < 5", "issue odd"], []]
-    assert counts == {"m < 5": 1, "issue error": 0, "issue odd": 1, "issue none": 0}
+    assert counts == {"m < 5": 1, "issue error": 0, "issue odd": 1, "issue small_image": 0}
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,9 @@ def test_issues_drop_their_records(messy: Path, tiny: str, messy_states: dict[st
     assert dropped("missing_image") == {"missing"}
     assert dropped("missing_image", "empty_turn") == {"missing", "empty"}
     assert dropped("error") == {"missing", "truncated", "empty", "no_image", "outside", "remote"}
-    assert dropped("never_seen") == set()
+    assert dropped("rare_task") == set()
+    with pytest.raises(UnknownName, match="did you mean missing_image"):
+        dropped("missing_imag")
 
 
 # ---------------------------------------------------------------- files
@@ -294,7 +296,7 @@ def test_a_folder_that_cannot_be_written(make_data: Make, tiny: str) -> None:
 cells = st.one_of(st.none(), st.floats(-5, 5), st.sampled_from([0.0, 1.0]))
 levels = st.one_of(st.floats(-5, 5).map(repr), st.integers(0, 100).map("p{}".format))
 thresholds = st.builds(Threshold, st.sampled_from(["a", "b"]), st.sampled_from(["below", "above"]), levels)
-issue_rules = st.builds(HasIssue, st.sampled_from(["error", "odd", "bad", "absent"]))
+issue_rules = st.builds(HasIssue, st.sampled_from(["error", "rare_task", "empty_turn", "small_image"]))
 
 
 @st.composite
@@ -306,7 +308,7 @@ def scored_sets(draw: st.DrawFn) -> tuple[pd.DataFrame, pd.DataFrame]:
         st.lists(st.sampled_from(["scored", "partial", "unreadable"]), min_size=n, max_size=n)
     )
     rows = draw(st.lists(st.integers(0, n - 1), max_size=6))
-    kinds = [draw(st.sampled_from([("odd", "note"), ("bad", "error")])) for _ in rows]
+    kinds = [draw(st.sampled_from([("rare_task", "note"), ("empty_turn", "error")])) for _ in rows]
     issues = pd.DataFrame({"kind": [k for k, _ in kinds], "severity": [s for _, s in kinds], "row": rows})
     return scores, issues
 
@@ -365,3 +367,17 @@ def test_the_two_sides_meet_at_the_level(data: tuple[pd.DataFrame, pd.DataFrame]
     above, _ = Threshold("a", "above", "1.0").failed(scores, issues)
     neither = scores["a"].isna() | (scores["a"] == 1.0)
     assert ((below.astype(int) + above) == (~neither).astype(int)).all()
+
+
+def test_a_file_that_no_filter_wrote_is_not_overwritten(make_data: Make, tiny: str) -> None:
+    path = make_data(3)
+    run = score(path, tiny)
+    mine = path.with_name(f"{path.stem}.kept{path.suffix}")
+    mine.write_text("mine")
+    with pytest.raises(RunError, match="is no filter's output"):
+        vlitqc.filter(run, drop_issues=["error"])
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    vlitqc.filter(run, drop_issues=["error"])
+    again = vlitqc.filter(path, drop_below={"image_readability": "p50"})
+    assert sum(again.counts.values()) == 3 and again.counts["kept"] < 3

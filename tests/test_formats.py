@@ -77,6 +77,30 @@ class TestDetection:
         assert ids(records) == [None, "r0"]
 
     @pytest.mark.parametrize(
+        "line",
+        ["[broken line about dogs", "[[1, 2", '["a", "b"]', "[]", "[1, 2]", '[{"id": "a"}]', "[x] {", "["],
+    )
+    def test_a_first_line_with_a_bracket_does_not_make_a_list(self, tmp_path: Path, line: str) -> None:
+        reader = opened(tmp_path / "a", "\n".join([line, *(json.dumps(pair(n)) for n in range(20))]))
+        records = list(reader.records())
+        if line == "[":  # this one is a list that lost its end
+            assert (reader.name, ids(records)) == ("json", [f"r{n}" for n in range(20)])
+            assert kinds(records[-1]) == [("malformed_record", "warning")]
+            return
+        assert (reader.name, ids(records)) == ("jsonl", [None] + [f"r{n}" for n in range(20)])
+        assert reader.raw(records[0].origin) == line.encode()
+
+    @pytest.mark.parametrize("opening", ["[", "[ ", "[\n", "[\n\n  "])
+    @pytest.mark.parametrize("between", [",\n", "\n,", ", "])
+    def test_a_list_with_a_record_a_line_stays_one(self, tmp_path: Path, opening: str, between: str) -> None:
+        for values in ([pair(0), pair(1)], [pair(0)], []):
+            content = opening + between.join(map(json.dumps, values)) + "\n]\n"
+            reader = opened(tmp_path / "a", content)
+            assert (reader.name, ids(reader.records())) == ("json", [v["id"] for v in values])
+        reader = opened(tmp_path / "a", "[\n[1],\n" + json.dumps(pair()) + "\n]")
+        assert (reader.name, ids(reader.records())) == ("json", [None, "r0"])
+
+    @pytest.mark.parametrize(
         ("content", "words"),
         [
             (b"", "is empty"),
@@ -89,6 +113,7 @@ class TestDetection:
             (b"PAR1....", "Parquet"),
             (json.dumps({"info": {"a": 1}, "annotations": [{"id": 1}, {"id": 2}]}).encode(), "'annotations'"),
             (json.dumps({"a": {"b": "c"}}, indent=1).encode(), "is one JSON object"),
+            (b"[broken line about dogs\n", "text that begins with '.broken line about dogs'"),
         ],
     )
     def test_files_that_hold_no_records(self, tmp_path: Path, content: bytes, words: str) -> None:
@@ -166,10 +191,65 @@ class TestSplitting:
         for cut in range(2, len(content) - 1):
             found = read(tmp_path / "a", content[:cut])
             whole = sum(end <= cut for end in ends)
-            assert ids(found) == [f"r{n}" for n in range(whole)] + [None]
-            assert kinds(found[-1]) == [("malformed_record", "error")]
-            assert "cut short" in found[-1].issues[0].detail
-            assert found[-1].origin.end == cut
+            rest = content[ends[whole - 1] if whole else 1 : cut].strip(b" \n,")
+            assert ids(found) == [f"r{n}" for n in range(whole)] + [None] * bool(rest)
+            assert all(record.origin.end > record.origin.start for record in found)
+            if rest:
+                assert kinds(found[-1]) == [("malformed_record", "error")]
+                assert "cut short" in found[-1].issues[0].detail
+                assert found[-1].origin.end == cut
+            elif found:
+                (issue,) = found[-1].issues
+                assert (issue.kind, issue.severity) == ("malformed_record", "warning")
+                assert issue.detail == "the list is cut short after this record"
+                assert (issue.id, issue.row) == (found[-1].id, whole - 1)
+            assert not [issue for record in found[:-1] for issue in record.issues]
+
+    def test_a_list_cut_after_a_broken_record_tells_both(self, tmp_path: Path) -> None:
+        records = read(tmp_path / "a", f'[{json.dumps(pair())},\n{{"id": 1,}},\n')
+        assert ids(records) == ["r0", None]
+        assert kinds(records[1]) == [("malformed_record", "error"), ("malformed_record", "warning")]
+
+    @pytest.mark.parametrize(
+        "stray",
+        [
+            "oops",
+            "some words, and more",
+            'he said "a { brace" twice,\n"and" left',
+            "1 2 3",
+            "nullable, true",
+            '"id": 5, "a": "b"',
+        ],
+    )
+    @pytest.mark.parametrize("chunk", [1, 3, 1 << 18])
+    def test_stray_words_are_one_fault(
+        self, tmp_path: Path, stray: str, chunk: int, monkeypatch: Any
+    ) -> None:
+        monkeypatch.setattr(json_records, "CHUNK", chunk)
+        for before, after in ((",\n", ",\n"), (" ", " ")):
+            content = f"[{json.dumps(pair(0))}{before}{stray}{after}{json.dumps(pair(1))}]"
+            reader = opened(tmp_path / "a", content)
+            records = list(reader.records())
+            assert ids(records) == ["r0", None, "r1"]
+            assert reader.raw(records[1].origin) == stray.encode()
+        (first, last) = read(tmp_path / "a", f"[{json.dumps(pair(0))}, {stray}")
+        assert ids([first, last]) == ["r0", None]
+
+    @pytest.mark.parametrize("depth", [20, 400, 480])
+    @pytest.mark.parametrize("form", ["json", "jsonl"])
+    def test_pictures_nested_deeply_cost_only_their_record(
+        self, tmp_path: Path, depth: int, form: str
+    ) -> None:
+        deep = '{"url":[' * depth + '"a.jpg"' + "]}" * depth
+        line = json.dumps(pair(1, images=0)).replace('"images": 0', f'"images": {deep}')
+        parts = [json.dumps(pair(0)), line, json.dumps(pair(2))]
+        content = "\n".join(parts) if form == "jsonl" else f"[{','.join(parts)}]"
+        records = read(tmp_path / "a", content)
+        assert ids(records) == ["r0", "r1" if depth == 20 else None, "r2"]
+        if depth > 20:
+            assert kinds(records[1]) == [("malformed_record", "error")]
+            assert "nested too deeply" in records[1].issues[0].detail
+        assert len(read(tmp_path / "b", line)) == 1  # a lone object is looked at before it is read
 
     @pytest.mark.parametrize("indent", [None, 1, 4])
     @pytest.mark.parametrize("lost", ['"What?"', '{"a"', "[1", '"a": "]"}', "]}", '"instruction"'])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from spacy.tokens import Doc
 
 from vlitqc.errors import ModelUnavailable
 from vlitqc.models.spacy_parser import MAX_CHARACTERS, SpacyParser, semantic_elements
-from vlitqc.types import ModelRef
+from vlitqc.types import Batch, ModelRef, Origin, Sample, TextLikelihood, Turn
+from vlitqc_metrics.granularity_complexity import GranularityComplexity
 
 REF = ModelRef("Parser", "en_core_web_sm", "3.8.0", "0" * 64)
 
@@ -98,3 +100,37 @@ def test_nothing_is_read_before_use_and_a_missing_folder_says_so(tmp_path: Path)
     assert absent.ref is REF
     with pytest.raises(ModelUnavailable, match="pip install"):
         absent.elements(["a"])
+
+
+class Words:
+    """Every word is an element."""
+
+    ref = REF
+
+    def elements(self, texts: Sequence[str]) -> list[list[str]]:
+        return [sorted(set(text.split())) for text in texts]
+
+
+class Umlauts:
+    """A text with an umlaut is German."""
+
+    ref = ModelRef("LanguageModel", "umlauts", "1", "1" * 64)
+
+    def likelihood(self, texts: Sequence[str]) -> list[TextLikelihood]:
+        return [TextLikelihood(0.0, None, "words", "de" if "ü" in t else "en", 3) for t in texts]
+
+
+def test_instructions_in_a_language_that_the_parser_does_not_know_are_left_out() -> None:
+    asked = [["Zähle die Kühe"], ["Count cows", "Zähle die Kühe"], ["", "übrigens"], ["<image>"]]
+    samples = [
+        Sample(str(i), tuple(Turn(text, "kühl") for text in texts), (), {}, Origin("f", i, i + 1, 0, 0, ""))
+        for i, texts in enumerate(asked)
+    ]
+    made = Batch(samples, [()] * len(samples))
+    scores = GranularityComplexity(Words(), Umlauts()).score(made)
+    assert [score.value for score in scores] == [None, 2.0, None, None]
+    german = "language de not supported by this model"
+    assert [score.reason for score in scores] == [german, None, german, "no instruction text"]
+    assert not any(score.fault for score in scores)
+    plain = GranularityComplexity(Words()).score(made)
+    assert [score.value for score in plain] == [3.0, 2.5, 1.0, None]

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from vlitqc.testing import MemoryFeatures
-from vlitqc.types import Batch, FloatArray, Image, Media, ModelRef, Origin, Rgb, Sample, Turn
+from vlitqc.types import (
+    Batch,
+    FloatArray,
+    Image,
+    Media,
+    ModelRef,
+    Origin,
+    Rgb,
+    Sample,
+    TextLikelihood,
+    Turn,
+)
 from vlitqc_metrics._algorithms.batch_embeddings import picture_vectors
 from vlitqc_metrics.matching_degree import MatchingDegree, matching_degree
 from vlitqc_metrics.matching_percentile import MatchingPercentile, matching_percentiles
@@ -170,6 +181,84 @@ def test_two_encoders_on_one_stage_share_its_forward_pass() -> None:
     assert np.allclose(turned["sha-30"], unit(120), atol=1e-6)
 
 
+# ---------------------------------------------------------------- languages
+
+
+class FirstLetter:
+    """A text that begins with "zu" is German, with "à" French; everything else is English."""
+
+    ref = ModelRef("LanguageModel", "first-letter", "1", "f" * 64)
+
+    def likelihood(self, texts: Sequence[str]) -> list[TextLikelihood]:
+        language = {"zu": "de", "à": "fr"}
+        return [
+            TextLikelihood(0.0, None, "words", language.get((text.split() or [""])[0], "en"), 3)
+            for text in texts
+        ]
+
+
+FOREIGN: tuple[tuple[Sequence[str], Sequence[Image]], ...] = (
+    (["zu 60"], [picture(0)]),
+    (["zu 60", "at 0"], [picture(0)]),
+    (["", "à 60", "zu 60"], [picture(0)]),
+    (["!?"], [picture(0)]),
+    (["zu 60"], []),
+)
+
+
+def test_responses_in_a_language_that_the_model_does_not_know_are_left_out() -> None:
+    model = Compass()
+    scores = MatchingDegree(model, FirstLetter()).score(batch(*FOREIGN))
+    assert [score.value for score in scores] == [None, pytest.approx(100.0), None, None, None]
+    assert [score.reason for score in scores] == [
+        "language de not supported by this model",
+        None,
+        "language fr not supported by this model",
+        "no response text",
+        "text-only",
+    ]
+    assert not any(score.fault for score in scores)
+    assert model.texts_seen == ["at 0"]
+
+
+def test_without_a_language_model_and_in_a_known_language_every_response_counts() -> None:
+    plain = MatchingDegree(Compass()).score(batch(*FOREIGN))
+    assert [score.value for score in plain[:2]] == pytest.approx([50.0, 75.0], abs=1e-3)
+    german = MatchingDegree(Compass(), FirstLetter(), languages=["en", "de"]).score(batch(*FOREIGN))
+    assert [score.value for score in german[:3]] == pytest.approx([50.0, 75.0, 50.0], abs=1e-3)
+
+
+def test_the_percentile_has_no_rows_of_foreign_responses() -> None:
+    metric = MatchingPercentile(Compass(), language_model=FirstLetter())
+    score = metric.resolve(MemoryFeatures.collect(metric, [rows(25), batch(*FOREIGN)]))
+    assert score.columns["matching_percentile"][25:] == [None, 100.0, None, None, None]
+    assert score.missing == "no readable picture or no response in en"
+    only = batch(*(([f"zu {2 * i}"], [picture(2 * i)]) for i in range(30)))
+    nothing = metric.resolve(MemoryFeatures.collect(metric, [only]))
+    assert nothing.reason == "no sample has both a readable image and a response in en"
+    assert (nothing.n_scored, nothing.n_total) == (0, 30)
+
+
+def test_metrics_that_leave_out_other_texts_do_not_share_their_vectors() -> None:
+    made, model = batch(*FOREIGN), Compass()
+    names = set()
+    for metric in (
+        MatchingPercentile(model),
+        MatchingPercentile(model, language_model=FirstLetter()),
+        MatchingPercentile(model, language_model=FirstLetter(), languages=("en", "de")),
+    ):
+        (name,) = (name for name in metric.features(made) if name.startswith("match-"))
+        names.add((name, len(metric.features(made)[name].values)))
+    assert len({name for name, _ in names}) == 3
+    assert sorted(n for _, n in names) == [1, 5, 6]
+
+
+@pytest.mark.parametrize("languages", ["en", ["e n"], [1], ["../x"]])
+def test_languages_are_a_list_of_codes(languages: Sequence[str]) -> None:
+    with pytest.raises(TypeError, match="languages must be a list of codes"):
+        MatchingDegree(Compass(), FirstLetter(), languages)
+
+
 # ---------------------------------------------------------------- percentile
 
 
@@ -266,6 +355,7 @@ def test_samples_that_cannot_be_ranked_are_none_and_do_not_count() -> None:
     score = metric.resolve(MemoryFeatures.collect(metric, [rows(25), odd]))
     assert score.columns["matching_percentile"][-3:] == [None, None, None]
     assert (score.n_scored, score.n_total) == (25, 28)
+    assert score.missing == "no readable picture or no response"
 
 
 def test_the_same_picture_under_many_questions_is_one_picture() -> None:
@@ -274,6 +364,7 @@ def test_the_same_picture_under_many_questions_is_one_picture() -> None:
     score = metric.resolve(MemoryFeatures.collect(metric, [made]))
     assert score.value is None
     assert score.reason == "fewer than 20 other images to compare with (0)"
+    assert score.n_scored == 0
 
 
 @pytest.mark.parametrize(("n", "scored"), [(20, False), (21, True)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import subprocess
 import threading
 import warnings
 from pathlib import Path
@@ -171,6 +172,45 @@ class TestFaults:
         told = fault(loaded(data))
         assert told.startswith(word)
         assert issue_kind(told) in ("unreadable_image", "truncated_image")
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(x) run\n%%EOF\n",
+            b"\xc5\xd0\xd3\xc6" + (32).to_bytes(4, "little") + (90).to_bytes(4, "little") + bytes(20)
+            + b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(x) run\n%%EOF\n",
+            b"\xd7\xcd\xc6\x9a\0\0" + bytes(4) + b"\x40\0\x40\0\x48\0" + bytes(6) + b"\1\0\x09\0" + bytes(60),
+            b"SIMPLE  =                    T".ljust(80) + b"END".ljust(2800),
+            b"BUFR" + bytes(60),
+            b"%PDF-1.7\n",
+        ],
+    )  # fmt: skip
+    def test_formats_that_run_a_program_are_not_opened(self, data: bytes, monkeypatch: Any) -> None:
+        started: list[Any] = []
+
+        def start(*arguments: Any, **_: Any) -> Any:
+            started.append(arguments)
+            raise OSError("a program was started")
+
+        monkeypatch.setattr(subprocess, "Popen", start)
+        for name in ("system", "popen", "posix_spawn", "execv", "execve"):
+            monkeypatch.setattr(os, name, start)
+        assert fault(loaded(data)).startswith(f"not an image: no decoder knows its {len(data)} bytes")
+        assert started == []
+
+    @pytest.mark.parametrize(
+        "form", ["JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "ICO"]
+    )
+    def test_the_formats_in_use_are_opened(self, form: str) -> None:
+        image = loaded(encoded(photo(64, 64), form))
+        assert (image.fault, image.width, image.height) == (None, 64, 64)
+
+    @pytest.mark.parametrize("form", ["AVIF", "JPEG2000"])
+    def test_the_formats_that_pillow_may_lack(self, form: str) -> None:
+        PilImage.init()
+        if form not in PilImage.SAVE:
+            pytest.skip(f"this Pillow has no {form}")
+        assert loaded(encoded(photo(64, 64), form)).fault is None
 
     def test_limits(self) -> None:
         data = encoded(photo(100, 50))
@@ -380,6 +420,6 @@ class TestRealPictures:
         folder = DATA / "llava_pretrain_2k" / "playground" / "data" / "LLaVA-Pretrain"
         references = sorted(str(p.relative_to(folder / "images")) for p in folder.rglob("*.jpg"))[:20]
         root = default_image_root(folder / "blip_laion_cc_sbu_dev.json", references)
-        assert root == folder / "images"
+        assert root.samefile(folder / "images")
         rows = MediaLoader(root, longest_side=384).load_batch([sample(*references)])
         assert all(image.fault is None for image in rows[0])

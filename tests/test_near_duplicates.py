@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from oracles.dbscan import cosine, near_duplicate_labels
 
-from vlitqc_metrics._algorithms.near_duplicates import near_duplicate_groups, nearest_similarity
+from vlitqc_metrics._algorithms.near_duplicates import near_duplicate_groups
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -56,11 +56,6 @@ def test_equals_the_definition(seed: int) -> None:
     expected = near_duplicate_labels(x.tolist(), threshold)
     for block in (2048, 1 + seed % 17):
         assert near_duplicate_groups(x, threshold, block).tolist() == expected
-    nearest = [
-        max(cosine(a, b) for j, b in enumerate(x.tolist()) if j != i) for i, a in enumerate(x.tolist())
-    ]
-    for block in (2048, 1 + seed % 17):
-        assert np.allclose(nearest_similarity(x, block), nearest, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("d", [2, 40, 384])
@@ -77,7 +72,6 @@ def test_rows_of_any_length_are_normalised() -> None:
     x = at_degrees(0, 5, 90)
     stretched = x * np.array([[1e-20], [3], [1e20]], dtype=np.float32)
     assert near_duplicate_groups(stretched, 0.99).tolist() == [0, 0, 1]
-    assert nearest_similarity(stretched) == pytest.approx(nearest_similarity(x), abs=1e-6)
 
 
 def test_memory_mapped_rows(tmp_path: Path) -> None:
@@ -85,21 +79,11 @@ def test_memory_mapped_rows(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     assert near_duplicate_groups(mapped, 0.98, 16).tolist() == near_duplicate_groups(x, 0.98).tolist()
-    assert (nearest_similarity(mapped, 70) == nearest_similarity(x, 70)).all()
-
-
-def test_nearest_similarity_looks_at_other_rows_only() -> None:
-    x = at_degrees(0, 60, 180)
-    assert nearest_similarity(x) == pytest.approx([0.5, 0.5, -0.5], abs=1e-6)
-    assert nearest_similarity(np.concatenate([x, x])).tolist() == [1.0] * 6
-    assert nearest_similarity(x).dtype == np.float32
 
 
 def test_no_row_and_one_row() -> None:
     assert near_duplicate_groups(np.empty((0, 4), dtype=np.float32), 0.9).shape == (0,)
-    assert nearest_similarity(np.empty((0, 4), dtype=np.float32)).shape == (0,)
     assert near_duplicate_groups(np.ones((1, 4), dtype=np.float32), 0.9).tolist() == [0]
-    assert np.isnan(nearest_similarity(np.ones((1, 4), dtype=np.float32))).tolist() == [True]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXIT_CODES = """
 \b
-Exit codes: 0 fine · 1 a gate failed · 2 wrong usage · 3 unusable input ·
+Exit codes: 0 fine · 2 wrong usage · 3 unusable input ·
 4 some samples could not be scored (only with --strict or --max-errors)
 """
 RECOMMENDED = "recommended"
@@ -121,7 +121,9 @@ def score(
     from vlitqc import console
     from vlitqc.engine import run as engine
 
-    names = [name.strip() for name in metrics.split(",") if name.strip()] if metrics else None
+    names = [name.strip() for name in metrics.split(",") if name.strip()] if metrics is not None else None
+    if names == []:
+        raise UsageError(f"--metrics {metrics!r} names no metric; see 'vlitqc metrics'")
     with console.progress(_console(stderr=True), quiet=quiet or as_json) as shown:
         finished = engine.score(
             path,
@@ -212,7 +214,14 @@ def filter_(
     result = filter_run(opened, rules, out=out, dry_run=dry_run)
     files = {name: str(path) for name, path in result.written.items()}
     if as_json:
-        _print_json({"counts": result.counts, "by_rule": result.by_rule, "written": files})
+        _print_json(
+            {
+                "counts": result.counts,
+                "limit": opened.info["plan"]["limit"],
+                "by_rule": result.by_rule,
+                "written": files,
+            }
+        )
     elif not quiet:
         shown = _console()
         shown.print(console.rows(["rule", "records that fail"], result.by_rule.items()))
@@ -345,13 +354,13 @@ def _budget(text: str | None) -> Any:
 
 
 def _run_directory(path: Path | None) -> Path:
-    """The run directory that is meant: the one named, the one of the file named, or the latest one here."""
+    """What Run.open gets: the run or file named, or the latest run here."""
     if path is None:
         here = sorted(Path.cwd().glob("*.vlitqc/scorecard.json"), key=lambda p: p.stat().st_mtime)
         if not here:
             raise RunError("there is no run in this folder; score a data set first: vlitqc score DATA")
         return here[-1].parent
-    return path.with_name(f"{path.stem}.vlitqc") if path.is_file() else path
+    return path
 
 
 def _quieten_libraries() -> None:

@@ -9,8 +9,7 @@
     ├── InputError            the input cannot be used at all                    exit 3
     │   └── FormatError       no format fits, or the one asked for does not
     ├── RunError              a run directory is missing, broken, or in use      exit 3
-    ├── ModelUnavailable      weights are missing or are not the ones named      (a reason, unless --strict)
-    └── GateFailed            a required level was not reached                   exit 1
+    └── ModelUnavailable      weights are missing or are not the ones named      (its metrics say so; verify: exit 3)
 """
 
 from __future__ import annotations
@@ -68,9 +67,3 @@ class ModelUnavailable(VlitqcError):
     """Weights are missing or are not the ones that the profile names."""
 
     exit_code = 3
-
-
-class GateFailed(VlitqcError):
-    """A required level was not reached."""
-
-    exit_code = 1

@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -20,6 +21,15 @@ from vlitqc.types import Image, Media, Rgb, Sample
 
 MAX_PIXELS = 178_956_970
 """Pillow's own limit, beyond which a picture counts as a decompression bomb."""
+
+FORMATS = (
+    "JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000",
+)  # fmt: skip
+"""The only decoders that see a picture's bytes, in Pillow's names; MPO comes as JPEG, APNG as PNG.
+
+Pillow knows more. Of those, EPS starts Ghostscript on the data, WMF and the stubs hand it to whatever is
+registered, and TGA and others have no signature, so that they take for a picture what is none.
+"""
 
 MAX_BYTES = 1 << 28
 DRAFT_GAP = 2
@@ -181,7 +191,7 @@ class MediaLoader:
         if _PIL_FILTER not in warnings.filters:
             warnings.filterwarnings("ignore", module=_PIL_WARNINGS)
         try:
-            with PilImage.open(BytesIO(data)) as picture:
+            with PilImage.open(BytesIO(data), formats=_formats()) as picture:
                 return self._upright_rgb(picture)
         except _Fault:
             raise
@@ -214,6 +224,13 @@ class MediaLoader:
             if turn in _SIDEWAYS:
                 width, height = height, width
         return np.array(rgb, dtype=np.uint8), width, height, form
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of ``FORMATS`` that this Pillow was built with: it fails on the name of any other."""
+    PilImage.init()
+    return tuple(form for form in FORMATS if form in PilImage.OPEN)
 
 
 _Picture = tuple[Rgb, int, int, str]

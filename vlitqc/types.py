@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
@@ -191,9 +190,9 @@ class Score:
 class DatasetScore:
     """The data set's value of one metric, or the reason why there is none.
 
-    ``interval`` is the 95% interval; ``n`` how many items it rests on; ``details`` is JSON-able;
-    ``columns`` adds one value a sample to the table of scores, keyed by column name, in row order
-    (``None`` where a sample has none).
+    ``interval`` is the 95% interval; it rests on ``n_scored`` of ``n_total`` samples; ``details`` is JSON-able;
+    ``columns`` adds one value a sample to the table of scores, keyed by column name, in row order (``None``
+    where a sample has none, for the reason ``missing``).
     """
 
     value: float | None = None
@@ -203,6 +202,7 @@ class DatasetScore:
     n_total: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    missing: str = "not applicable to this sample"
     issues: Sequence[Issue] = ()
 
     def __post_init__(self) -> None:
@@ -470,14 +470,6 @@ class ImageText(ImageEncoder, TextEncoder, Protocol):
     """Pictures and texts in one space: the dot product of unit rows says how well they match."""
 
 
-class ImageQuality(Model, Protocol):
-    """No-reference quality."""
-
-    def quality(self, images: Sequence[Rgb]) -> FloatArray:
-        """``float32[n]``, higher is better."""
-        ...
-
-
 class LanguageModel(Model, Protocol):
     """How likely a text is."""
 
@@ -515,12 +507,4 @@ class Judge(Model, Protocol):
 
     def ask(self, prompts: Sequence[str], images: Sequence[Sequence[Rgb]], votes: int) -> list[list[str]]:
         """``votes`` raw answers a prompt; fewer where calls failed."""
-        ...
-
-
-class Report(Protocol):
-    """Writes a run as something to look at."""
-
-    def __call__(self, run: Any, out: Path) -> Path:
-        """Writes the ``vlitqc.Run`` to ``out`` and returns that."""
         ...

@@ -88,9 +88,9 @@ class Composition:
         }
         if self.language_model is not None:
             turns = turn_likelihoods(batch, self.language_model)
-            # A response of one word says little of its language; the instruction then speaks for the turn.
+            # A response of one or two words passes for English; the instruction then speaks for the turn.
             languages = [
-                i.language if r.value is None and i.value is not None else r.language for i, r in turns
+                r.language if r.value is not None or r.language != "en" else i.language for i, r in turns
             ]
             found["languages"] = Features(languages, turn)
         return found

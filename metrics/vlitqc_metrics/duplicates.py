@@ -260,6 +260,7 @@ class Duplicates:
                 "distinct_images": len(alike),
             },
             columns={"duplicate_group": group, "duplicate_kind": kind},
+            missing="not a duplicate",
             issues=issues.found,
         )
 

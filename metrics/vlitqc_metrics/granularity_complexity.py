@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vlitqc.types import Batch, MetricSpec, Parser, Principle, Score
+from vlitqc.types import Batch, LanguageModel, MetricSpec, Parser, Principle, Score
+from vlitqc_metrics._algorithms.languages import KnownLanguages
 from vlitqc_metrics._algorithms.texts import instructions
 
 
@@ -22,7 +23,11 @@ def mean_count(elements: Sequence[Sequence[str]], index: NDArray[np.int64], n: i
 
 
 class GranularityComplexity:
-    """Semantic elements an instruction: distinct non-pronoun object arguments of its parse, 0 and up."""
+    """Semantic elements an instruction: distinct non-pronoun object arguments of its parse, 0 and up.
+
+    With a ``language_model`` an instruction whose language is none of ``languages`` is left out, because a
+    parser of one language finds nonsense in another; without one every instruction is taken for one of them.
+    """
 
     spec = MetricSpec(
         name="granularity_complexity",
@@ -34,17 +39,28 @@ class GranularityComplexity:
         bounds=(0.0, float("inf")),
         higher_is_better=True,
         reduction="mean over a sample's instructions; mean over samples",
-        version="1",
+        version="2",
         source="section 4.2.3 of the paper (semantic role labelling); here objects of the dependency parse",
     )
 
-    def __init__(self, parser: Parser) -> None:
+    def __init__(
+        self,
+        parser: Parser,
+        language_model: LanguageModel | None = None,
+        languages: Sequence[str] = ("en",),
+    ) -> None:
         self.parser = parser
+        self.known = KnownLanguages(language_model, languages)
 
     def score(self, batch: Batch) -> list[Score]:
-        """One score a sample; none where no instruction has words."""
+        """One score a sample; none where no instruction has words of a known language."""
         texts, index = instructions(batch)
-        spoken = [i for i, text in enumerate(texts) if text]
+        foreign = self.known.foreign(batch, "instruction")
+        flat = [code for row in foreign for code in row]
+        spoken = [i for i, text in enumerate(texts) if text and flat[i] is None]
         elements = self.parser.elements([texts[i] for i in spoken])
         means = mean_count(elements, index[spoken], len(batch))
-        return [Score(reason="no instruction text") if mean is None else Score(mean) for mean in means]
+        return [
+            Score(reason=self.known.reason(codes, "no instruction text")) if mean is None else Score(mean)
+            for mean, codes in zip(means, foreign, strict=True)
+        ]

@@ -9,7 +9,8 @@ from statistics import mean
 from vlitqc.types import Batch, Judge, MetricSpec, Principle, Score
 from vlitqc_metrics._algorithms.texts import instructions
 
-UNANSWERED = "the judge gave no answer that can be read"
+UNREADABLE = "the judge gave no answer that can be read"
+UNANSWERED = "the judge did not answer"
 LEVEL = re.compile(r"\s*(10|[1-9])\b")
 PROMPT = """Rate how difficult the instruction is to answer from a picture, from 1 (naming one plain thing) to \
 10 (several steps of reasoning with expert knowledge). Reply with the number alone.
@@ -31,7 +32,11 @@ def mean_level(answers: Sequence[str]) -> float | None:
 
 
 class InstructionComplexity:
-    """The judge's difficulty of an instruction, 1 to 10: mean over votes, then over the sample's turns."""
+    """The judge's difficulty of an instruction, 1 to 10: mean over votes, then over the sample's turns.
+
+    A turn without an instruction is not put to the judge, and one without a readable answer is not in the
+    mean; the part ``turns_judged`` says how many are.
+    """
 
     spec = MetricSpec(
         name="instruction_complexity",
@@ -42,9 +47,10 @@ class InstructionComplexity:
         unit="level 1–10",
         bounds=(1.0, 10.0),
         higher_is_better=True,
-        reduction="mean over votes and a sample's turns; mean over samples",
-        version="1",
+        reduction="mean over votes; mean over the turns with an answer; mean over samples",
+        version="2",
         source="section 4.2.3 of the paper",
+        parts=("turns_judged",),
     )
 
     def __init__(self, judge: Judge, *, votes: int = 1) -> None:
@@ -52,13 +58,22 @@ class InstructionComplexity:
         self.votes = votes
 
     def score(self, batch: Batch) -> list[Score]:
-        """One score a sample; none where no answer can be read."""
+        """One score a sample; none without an instruction, or where no answer can be read."""
         texts, index = instructions(batch)
-        prompts = [PROMPT.format(instruction=text) for text in texts]
+        asked = [i for i, text in enumerate(texts) if text]
+        prompts = [PROMPT.format(instruction=texts[i]) for i in asked]
         answers = self.judge.ask(prompts, [()] * len(prompts), self.votes)
         levels: list[list[float]] = [[] for _ in batch.samples]
-        for sample, answer in zip(index, answers, strict=True):
+        reasons = ["no instruction text"] * len(batch)
+        for i, answer in zip(asked, answers, strict=True):
             level = mean_level(answer)
             if level is not None:
-                levels[sample].append(level)
-        return [Score(mean(found)) if found else Score(reason=UNANSWERED, fault=True) for found in levels]
+                levels[index[i]].append(level)
+            elif answer or reasons[index[i]] != UNREADABLE:
+                reasons[index[i]] = UNREADABLE if answer else UNANSWERED
+        return [
+            Score(mean(found), parts={"turns_judged": float(len(found))})
+            if found
+            else Score(reason=reason, fault=reason in (UNREADABLE, UNANSWERED))
+            for found, reason in zip(levels, reasons, strict=True)
+        ]

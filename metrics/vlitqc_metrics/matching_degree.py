@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 
-from vlitqc.types import Batch, FloatArray, ImageText, MetricSpec, Principle, Score
+from vlitqc.types import Batch, FloatArray, ImageText, LanguageModel, MetricSpec, Principle, Score
 from vlitqc_metrics._algorithms.batch_embeddings import match_vectors, picture_vectors, sample_pictures
+from vlitqc_metrics._algorithms.languages import KnownLanguages
 from vlitqc_metrics._algorithms.pictures import no_picture
 
 
@@ -40,6 +42,9 @@ class MatchingDegree:
     sentence, so that nothing is cut off at a model's context. A response that says nothing of the picture
     without its question ("yes", "no") scores at chance, about 0 under ConSE, so a data set of such answers
     has a low mean without being wrong.
+
+    With a ``language_model`` a response whose language is none of ``languages`` is left out: to a text model
+    of English a German caption says nothing. Without one every response is taken for one of them.
     """
 
     spec: ClassVar[MetricSpec] = MetricSpec(
@@ -55,25 +60,32 @@ class MatchingDegree:
             "mean over a response's sentences; largest over the sample's pictures; mean over responses; "
             "mean over samples"
         ),
-        version="1",
+        version="2",
         source="Hessel et al. 2021 (CLIPScore); VLIT review (TMLR 2024), section 4.1",
         image_side=512,
     )
 
-    def __init__(self, model: ImageText) -> None:
+    def __init__(
+        self,
+        model: ImageText,
+        language_model: LanguageModel | None = None,
+        languages: Sequence[str] = ("en",),
+    ) -> None:
         self.model = model
+        self.known = KnownLanguages(language_model, languages)
 
     def score(self, batch: Batch) -> list[Score]:
         """One score a sample."""
         pictures = sample_pictures(batch)
         vectors = picture_vectors(batch, self.model)
-        responses = match_vectors(batch, self.model)
+        responses = match_vectors(batch, self.model, self.known)
+        foreign = self.known.foreign(batch, "response")
         scores = []
         for i, images in enumerate(batch.images):
             if not pictures[i]:
-                scores.append(no_picture(images))
+                scores.append(no_picture(batch.samples[i], images))
             elif not len(responses[i]):
-                scores.append(Score(reason="no response text"))
+                scores.append(Score(reason=self.known.reason(foreign[i], "no response text")))
             else:
                 own = np.stack([vectors[sha256] for sha256 in pictures[i]])
                 scores.append(Score(matching_degree(own, responses[i])))

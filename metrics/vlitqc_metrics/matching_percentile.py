@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from vlitqc.types import (
     FeatureStore,
     FloatArray,
     ImageText,
+    LanguageModel,
     MetricSpec,
     Principle,
 )
@@ -26,6 +27,7 @@ from vlitqc_metrics._algorithms.batch_embeddings import (
     picture_features,
     picture_hash_feature,
 )
+from vlitqc_metrics._algorithms.languages import KnownLanguages
 
 FEWEST_OTHERS = 20
 """With fewer other pictures a percentile has steps of over 5 points and says little."""
@@ -96,7 +98,11 @@ def matching_percentiles(
 
 
 class MatchingPercentile:
-    """Matching percentile under any image-text model; it has no scale, so it can be read across models."""
+    """Matching percentile under any image-text model; it has no scale, so it can be read across models.
+
+    With a ``language_model`` a response whose language is none of ``languages`` is left out; without one every
+    response is taken for one of them.
+    """
 
     spec: ClassVar[MetricSpec] = MetricSpec(
         name="matching_percentile",
@@ -108,20 +114,27 @@ class MatchingPercentile:
         bounds=(0.0, 100.0),
         higher_is_better=True,
         reduction="largest over the sample's pictures; mean over responses; mean over samples",
-        version="1",
+        version="2",
         source="this project; companion of matching_degree",
         columns=("matching_percentile",),
         image_side=512,
     )
 
-    def __init__(self, model: ImageText, n_others: int = 200) -> None:
+    def __init__(
+        self,
+        model: ImageText,
+        n_others: int = 200,
+        language_model: LanguageModel | None = None,
+        languages: Sequence[str] = ("en",),
+    ) -> None:
         self.model = model
         self.n_others = n_others
+        self.known = KnownLanguages(language_model, languages)
 
     def features(self, batch: Batch) -> Mapping[str, Features]:
         """Response vectors, picture vectors and the pictures' content hashes."""
         return {
-            self._responses: join(match_vectors(batch, self.model)),
+            self._responses: join(match_vectors(batch, self.model, self.known)),
             **picture_features(batch, self.model),
         }
 
@@ -132,7 +145,9 @@ class MatchingPercentile:
         vectors, picture_sample = store.vectors(picture_feature(self.model))
         hashes, _ = store.strings(picture_hash_feature(self.model))
         if not len(responses) or not len(vectors):
-            return DatasetScore(reason="no sample has both a readable image and a response", n_total=n)
+            return DatasetScore(
+                reason=f"no sample has both a readable image and a {self._response}", n_total=n
+            )
         first: dict[str, int] = {}
         picture_of = [first.setdefault(sha256, row) for row, sha256 in enumerate(hashes)]
         if len(first) - 1 < FEWEST_OTHERS:
@@ -154,7 +169,9 @@ class MatchingPercentile:
         )
         scored = values[np.isfinite(values)]
         if not len(scored):
-            return DatasetScore(reason="no sample has both a readable image and a response", n_total=n)
+            return DatasetScore(
+                reason=f"no sample has both a readable image and a {self._response}", n_total=n
+            )
         return DatasetScore(
             value=float(scored.mean()),
             interval=bootstrap_mean(scored, seed=store.seed),
@@ -166,8 +183,14 @@ class MatchingPercentile:
                 "share_below_50": float((scored < 50).mean()),
             },
             columns={self.spec.name: [float(v) if np.isfinite(v) else None for v in values]},
+            missing=f"no readable picture or no {self._response}",
         )
 
     @property
+    def _response(self) -> str:
+        known = self.known
+        return "response" + (f" in {' or '.join(known.codes)}" if known.detector is not None else "")
+
+    @property
     def _responses(self) -> str:
-        return f"match-{self.model.ref.key}"
+        return "-".join(["match", self.model.ref.key, *self.known.key])

@@ -72,4 +72,5 @@ class ResponseDiversity:
             seed=store.seed,
             items="responses",
             columns={"response_cluster": label_of_first(found.labels, sample_of, n)},
+            missing="no response",
         )

@@ -75,4 +75,5 @@ class TaskDiversity:
             n_total=store.n_samples,
             details=details,
             columns={"task": task_of_samples(tasks, index, store.n_samples)},
+            missing="no instruction",
         )

@@ -37,7 +37,9 @@ class TextReadability:
     """How likely the conversation's texts are under a language model; the unit and scale are the model's.
 
     Lite: bigram model, mean of log P(w | before) − log max(P(w), 1/N), in nats a word; about 1 for prose,
-    below 0 for shuffled words, below −2 for letter noise (``vlitqc.models.ngram_lm``).
+    below 0 for shuffled words, below −2 for letter noise (``vlitqc.models.ngram_lm``). For languages other
+    than English the value comes from word frequencies alone, which know no order: it is at most 0 (every word
+    known), only unknown words lower it, and it is not comparable with English values.
     """
 
     spec = MetricSpec(
@@ -45,7 +47,11 @@ class TextReadability:
         title="Text readability",
         principle=Principle.READABILITY,
         level="sample",
-        summary="How likely the words are in their order: low for word salad, gibberish and broken text.",
+        summary=(
+            "How likely the words are in their order: low for word salad, gibberish and broken text. In "
+            "languages other than English it comes from word frequencies alone, is at most 0, and is not "
+            "comparable with English values."
+        ),
         unit="nats per word",
         bounds=(float("-inf"), float("inf")),
         higher_is_better=True,

@@ -83,4 +83,5 @@ class VisualSemanticDiversity:
             seed=store.seed,
             items="images",
             columns={"image_cluster": label_of_first(of_row, sample_of, n)},
+            missing="no readable picture",
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,12 +83,32 @@ def resolve(planned: Planned, store: ShardFeatures) -> DatasetScore:
         score = planned.metric.resolve(store)
         # What JSON cannot hold (NaN, an array) would end the run when the scorecard is written.
         json.dumps([score.value, score.interval, dict(score.details)], allow_nan=False)
-        for name, column in score.columns.items():
-            if len(column) != store.n_samples:
-                raise ValueError(f"column {name} has {len(column)} values for {store.n_samples} samples")
+        label_columns(planned.spec, score, store.n_samples)
     except Exception as error:  # noqa: BLE001 - a third party's metric may raise anything
         return DatasetScore(reason=f"error: {type(error).__name__}: {error}", n_total=store.n_samples)
     return score
+
+
+def label_columns(spec: MetricSpec, score: DatasetScore, n_samples: int) -> dict[str, pa.Array]:
+    """The columns that a data-set metric adds to the table: each of ``spec.columns`` with its reasons.
+
+    Where a sample has no value the reason is that of the data set's score, or ``score.missing``. Raises
+    ValueError or an Arrow error where the metric's answer does not fit its spec.
+    """
+    columns: dict[str, pa.Array] = {}
+    for name, values in score.columns.items():
+        if name not in spec.columns:
+            raise ValueError(f"column {name} is not in the spec's columns")
+        if len(values) != n_samples:
+            raise ValueError(f"column {name} has {len(values)} values for {n_samples} samples")
+    for name in spec.columns:
+        column = pa.array(list(score.columns.get(name, [None] * n_samples)), from_pandas=True)
+        if pa.types.is_null(column.type):
+            column = column.cast(pa.float64())
+        reason = score.reason or score.missing
+        columns[name] = column
+        columns[f"{name}_reason"] = pc.if_else(column.is_null(), reason, pa.scalar(None, pa.string()))
+    return columns
 
 
 def dataset_summary(spec: MetricSpec, score: DatasetScore) -> dict[str, Any]:
@@ -109,12 +128,11 @@ def dataset_summary(spec: MetricSpec, score: DatasetScore) -> dict[str, Any]:
     }
 
 
-def write_scores(shards: Sequence[Path], columns: Mapping[str, Sequence[Any]], target: Path) -> None:
+def write_scores(shards: Sequence[Path], columns: Mapping[str, pa.Array], target: Path) -> None:
     """Write ``scores/part-NNNNN.parquet``: each shard's rows with the data-set metrics' columns beside them."""
-    fresh = target.with_name(f".{target.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    arrays = {name: pa.array(column, from_pandas=True) for name, column in columns.items()}
+    target.mkdir(exist_ok=True)
+    for stale in target.glob("part-*.parquet"):
+        stale.unlink()
     at = 0
     for i, shard in enumerate(shards):
         table = pq.read_table(shard / "scores.parquet")
@@ -123,12 +141,13 @@ def write_scores(shards: Sequence[Path], columns: Mapping[str, Sequence[Any]], t
         # Row k of the shard is the (number of readable rows before it)-th sample, or no sample at all.
         places = np.cumsum(can_read.to_numpy(zero_copy_only=False)) - 1
         take = pa.array(places + at, mask=~can_read.to_numpy(zero_copy_only=False))
-        for name, array in arrays.items():
-            table = table.append_column(name, array.take(take))
-        pq.write_table(table, fresh / f"part-{i:05d}.parquet", compression="zstd")
+        for name, array in columns.items():
+            column = array.take(take)
+            if name.endswith("_reason"):
+                column = pc.if_else(can_read, column, "record unreadable")
+            table = table.append_column(name, column)
+        pq.write_table(table, target / f"part-{i:05d}.parquet", compression="zstd")
         at += n
-    shutil.rmtree(target, ignore_errors=True)
-    fresh.rename(target)
 
 
 def write_issues(shards: Sequence[Path], more: Sequence[Issue], target: Path) -> pa.Table:

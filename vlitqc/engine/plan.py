@@ -15,6 +15,9 @@ from vlitqc.profiles import MetricEntry, Profile
 from vlitqc.registry import METRICS, entries, find, load_metric
 from vlitqc.types import DatasetMetric, Metric, MetricSpec, ModelRef, SampleMetric
 
+VERSIONS = ("numpy", "pandas", "pyarrow", "pillow", "torch", "sentence-transformers", "spacy", "scikit-image")
+"""The packages whose versions can change a number."""
+
 SHARD_LAYOUT = 1
 """Rises whenever what a shard's folder holds changes its meaning."""
 
@@ -35,13 +38,17 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One metric of a plan: built, or ``unavailable`` for the reason given."""
+    """One metric of a plan: built, or ``unavailable`` for the reason given.
+
+    ``broken`` tells a model that is missing or not the one named from a metric that the profile does not serve.
+    """
 
     spec: MetricSpec
     entry: MetricEntry
     metric: Metric | None
     unavailable: str | None
     models: tuple[tuple[str, ModelRef], ...]
+    broken: bool = False
 
 
 def choose_metrics(profile: Profile, asked: Sequence[str] | None) -> tuple[str, ...]:
@@ -72,7 +79,7 @@ def _prepare(profile: Profile, name: str, store: ModelStore) -> Planned:
     try:
         models = {role: store.get(slot) for role, slot in entry.models.items()}
     except ModelUnavailable as error:
-        return Planned(spec, entry, None, f"model unavailable: {error}", refs)
+        return Planned(spec, entry, None, f"model unavailable: {error}", refs, broken=True)
     try:
         metric = metric_class(**models, **entry.options)
     except TypeError as error:
@@ -90,12 +97,17 @@ def _prepare(profile: Profile, name: str, store: ModelStore) -> Planned:
     return Planned(spec, entry, metric, None, refs)
 
 
-def image_side(planned: Sequence[Planned]) -> int:
+def image_side(profile: Profile, planned: Sequence[Planned]) -> int:
     """The longest side, in pixels, that the largest consumer of pictures needs.
 
-    At least 1: where no metric looks at pixels, pictures are decoded all the same to find the broken ones.
+    Every metric that the profile serves counts, also those that the run leaves out: a picture is then the same
+    whichever metrics run, and so are their values. At least 1: where no metric looks at pixels, pictures are
+    decoded all the same to find the broken ones.
     """
-    return max([1, *(p.spec.image_side for p in planned if p.metric is not None)])
+    served = (name for name, entry in profile.metrics.items() if entry.unavailable is None)
+    specs: list[MetricSpec] = [load_metric(name).spec for name in served]
+    specs += [p.spec for p in planned if p.metric is not None]
+    return max([1, *(spec.image_side for spec in specs)])
 
 
 def fingerprint(plan: Plan, planned: Sequence[Planned]) -> str:
@@ -105,7 +117,8 @@ def fingerprint(plan: Plan, planned: Sequence[Planned]) -> str:
             "layout": SHARD_LAYOUT,
             "vlitqc": metadata.version("vlitqc"),
             "image_root": str(plan.image_root),
-            "image_side": image_side(planned),
+            "versions": {name: metadata.version(name) for name in VERSIONS},
+            "image_side": image_side(plan.profile, planned),
             "device": plan.device,
             "batch_size": plan.batch_size,
             "allow_outside": plan.allow_outside,

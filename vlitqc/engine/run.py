@@ -38,7 +38,7 @@ from vlitqc import profiles
 from vlitqc.analysis.verdict import verdict
 from vlitqc.engine import dataset, scorecard
 from vlitqc.engine.features import ShardFeatures
-from vlitqc.engine.plan import Plan, Planned, choose_metrics, prepare
+from vlitqc.engine.plan import VERSIONS, Plan, Planned, choose_metrics, prepare
 from vlitqc.engine.shards import cut, folder, sweep
 from vlitqc.errors import InputError, RunError, UsageError
 from vlitqc.formats import Reader, open_input
@@ -53,8 +53,8 @@ if TYPE_CHECKING:
 VIEW_SIDE = 512
 ROOT_PROBE = 64
 """How many pictures are looked for when the image root is not given."""
-
-VERSIONS = ("numpy", "pandas", "pyarrow", "pillow", "torch", "sentence-transformers", "spacy", "scikit-image")
+ROOT_RECORDS = 2000
+"""How many records are read for them: data without pictures is not read to its end."""
 
 
 class Progress(Protocol):
@@ -77,8 +77,18 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """The run in ``path``. Raises RunError where there is none or it did not finish."""
+        """The run in ``path``, or of the input file ``path`` beside it.
+
+        Raises RunError where there is none, it did not finish, or it is another input's.
+        """
         path = Path(path)
+        if path.is_file():
+            data, path = path, run_of(path)
+            told = _input_of(path)
+            if told is not None and told != data.absolute():
+                raise RunError(
+                    f"{path} holds the run of {told}; score {data} with --out DIR and name that folder"
+                )
         if not (path / "run.json").is_file():
             raise RunError(f"{path} is not a run directory; make one with: vlitqc score DATA")
         if not (path / "scorecard.json").is_file():
@@ -186,7 +196,8 @@ def score(
         data: a file, or the records themselves (then ``out`` says where the run goes).
         profile: a shipped profile's name or the path of a TOML file.
         metrics: names of metrics; by default all of the profile.
-        image_root: the folder that image paths start from; by default found from the first records.
+        image_root: the folder that image paths start from; by default found from the first records, or the
+            working directory for records in memory.
         limit: only the first so many records.
         out: the run directory; by default ``<data>.vlitqc`` beside the input.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -218,7 +229,8 @@ def score(
     with _locked(target):
         path = _materialise(data, target)
         reader = open_input(path, format)
-        root = Path(image_root) if image_root else _find_root(reader)
+        in_memory = not isinstance(data, str | Path)
+        root = Path(image_root) if image_root else Path.cwd() if in_memory else _find_root(reader)
         if not root.is_dir():
             raise UsageError(f"the image root {root} is not a folder; pass --image-root DIR")
         plan = Plan(chosen, names, root.resolve(), device, batch_size, seed=seed, allow_outside=allow_outside)
@@ -280,7 +292,7 @@ def _resolve(
         raise InputError(f"{info['input']['path']} holds no records")
     store = ShardFeatures(shards, [n for _, n in found], target / "features", seed=plan.seed)
     sections = []
-    columns: dict[str, Sequence[Any]] = {}
+    columns: dict[str, pa.Array] = {}
     issues = []
     for p in planned:
         if progress:
@@ -289,7 +301,7 @@ def _resolve(
             summary = dataset.sample_summary(p.spec, shards, seed=plan.seed)
         else:
             resolved = dataset.resolve(p, store)
-            columns |= {name: resolved.columns[name] for name in p.spec.columns if name in resolved.columns}
+            columns |= dataset.label_columns(p.spec, resolved, store.n_samples)
             issues += list(resolved.issues)
             summary = dataset.dataset_summary(p.spec, resolved)
         sections.append(scorecard.metric_section(p, summary))
@@ -374,23 +386,41 @@ def _info(
 
 
 def _target(data: str | Path | Sequence[Mapping[str, Any]], out: str | Path | None) -> Path:
-    if out is not None:
-        target = Path(out)
-        if target.exists() and not target.is_dir():
-            raise UsageError(f"--out {target} is a file; name a folder")
-        if target.is_dir() and any(target.iterdir()) and not _is_run(target):
-            raise UsageError(f"--out {target} holds other files; name an empty or a new folder")
-        return target
     if not isinstance(data, str | Path):
-        raise UsageError("records without a file need out=DIR, the folder for the run")
-    path = Path(data)
-    if not path.exists():
-        raise InputError(f"{path} does not exist")
+        if out is None:
+            raise UsageError("records without a file need out=DIR, the folder for the run")
+        path, target = None, Path(out)
+    else:
+        path = Path(data).absolute()
+        if not path.exists():
+            raise InputError(f"{data} does not exist")
+        target = Path(out) if out is not None else run_of(Path(data))
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{target} is a file; pass --out DIR, the folder for the run")
+    if not target.is_dir():
+        return target
+    names = {entry.name for entry in target.iterdir()}
+    told = _input_of(target)
+    # A run that was killed before its first words has only these.
+    if told is None and not names <= {".lock", "input.jsonl"}:
+        raise UsageError(f"{target} holds other files; pass --out DIR, an empty or a new folder")
+    if told is not None and path is not None and told != path:
+        raise UsageError(f"{target} holds the run of {told}; pass --out DIR to keep both")
+    return target
+
+
+def run_of(path: Path) -> Path:
+    """Where the run of an input file is kept unless the user says otherwise."""
     return path.with_name(f"{path.stem}.vlitqc")
 
 
-def _is_run(path: Path) -> bool:
-    return (path / "run.json").exists() or (path / ".lock").exists()
+def _input_of(target: Path) -> Path | None:
+    """The input of the run in a folder, or None where the folder holds no run of ours."""
+    try:
+        info = json.loads((target / "run.json").read_text(encoding="utf-8"))
+        return Path(info["input"]["path"]) if "plan" in info else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def _materialise(data: str | Path | Sequence[Mapping[str, Any]], target: Path) -> Path:
@@ -410,7 +440,7 @@ def _materialise(data: str | Path | Sequence[Mapping[str, Any]], target: Path) -
 
 
 def _find_root(reader: Reader) -> Path:
-    samples = (r for r in reader.records() if isinstance(r, Sample))
+    samples = (r for r in itertools.islice(reader.records(), ROOT_RECORDS) if isinstance(r, Sample))
     references = (m.reference for s in samples for m in s.images if m.data is None)
     return default_image_root(reader.path, itertools.islice(references, ROOT_PROBE))
 

@@ -61,7 +61,7 @@ class ShardScorer:
         self.fingerprint = fingerprint(plan, self.planned)
         self.media = MediaLoader(
             plan.image_root,
-            longest_side=image_side(self.planned),
+            longest_side=image_side(plan.profile, self.planned),
             allow_outside=plan.allow_outside,
             threads=plan.decode_threads,
         )
@@ -77,7 +77,6 @@ class ShardScorer:
         scores: dict[str, list[Score]] = {p.spec.name: [] for p in self.planned if p.spec.level == "sample"}
         features: dict[str, list[Features]] = {}
         issues = [issue for record in shard.records for issue in record.issues]
-        failed: set[int] = set()
         offset = 0
         for batch in self._batches(samples):
             issues += _media_issues(batch)
@@ -88,12 +87,12 @@ class ShardScorer:
                 else:
                     found, faults = _features(planned, batch)
                     issues += faults
-                    failed |= {issue.row for issue in faults}
                     fresh = found | fresh
             for name, feature in fresh.items():
                 features.setdefault(name, []).append(Features(feature.values, feature.index + offset))
             offset += len(batch)
         done = Done(mark, len(shard.records), len(samples))
+        failed = {issue.row for issue in issues if issue.severity == "error"}
         table = self._table(shard, scores, failed)
         write_shard(path, done, table, issues, {name: _join(parts) for name, parts in features.items()})
         return done
@@ -146,7 +145,7 @@ class ShardScorer:
 def _scores(planned: Planned, batch: Batch) -> list[Score]:
     metric = planned.metric
     if metric is None:
-        return [Score(reason=planned.unavailable)] * len(batch)
+        return [Score(reason=planned.unavailable, fault=planned.broken)] * len(batch)
     assert isinstance(metric, SampleMetric)
 
     def checked(part: Batch) -> list[Score]:

@@ -119,8 +119,9 @@ def write_shard(
 
 def sweep(shards: Path) -> None:
     """Delete what a killed run left half-written."""
-    for fresh in shards.glob(".*"):
-        shutil.rmtree(fresh)
+    for fresh in shards.glob(".[0-9]*.[0-9]*"):
+        if fresh.is_dir():
+            shutil.rmtree(fresh)
 
 
 def issue_table(issues: Iterable[Issue]) -> pa.Table:

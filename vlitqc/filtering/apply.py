@@ -24,7 +24,7 @@ class Filtered:
     """What a filter did, or would do (``written`` is then empty).
 
     ``decisions`` has one row a record; ``by_rule`` says how many records each rule fails; kept, dropped and
-    unreadable add up to the input.
+    unreadable add up to the records of the run, which are the input's but where the run had a ``limit``.
     """
 
     decisions: pd.DataFrame
@@ -58,8 +58,12 @@ def filter_run(
     reader = run.reader
     folder = out if out is not None else reader.path.parent
     stem, suffix = reader.path.stem, reader.suffix
-    names = [name for name in FATES if counts[name] or name != "unreadable"]
-    written = {name: folder / f"{stem}.{name}{suffix}" for name in names}
+    audit = folder / f"{stem}.decisions.parquet"
+    outputs = {name: folder / f"{stem}.{name}{suffix}" for name in FATES}
+    foreign = [path for path in outputs.values() if path.exists()]
+    if foreign and not audit.exists():
+        raise RunError(f"{foreign[0]} exists and is no filter's output; move it, or pass --out DIR")
+    written = {name: path for name, path in outputs.items() if counts[name] or name != "unreadable"}
     places = run.table([*Origin.__dataclass_fields__]).to_pylist()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,9 +73,11 @@ def filter_run(
                 writers[name].write(reader.raw(Origin(**place)))
         if "unreadable" not in written:
             # One left from an earlier filter would belong to other files.
-            (folder / f"{stem}.unreadable{suffix}").unlink(missing_ok=True)
-        written["decisions"] = folder / f"{stem}.decisions.parquet"
-        pq.write_table(pa.Table.from_pandas(decisions, preserve_index=False), written["decisions"])
+            outputs["unreadable"].unlink(missing_ok=True)
+        draft = audit.with_name(f".{audit.name}.new")
+        pq.write_table(pa.Table.from_pandas(decisions, preserve_index=False), draft)
+        draft.replace(audit)
+        written["decisions"] = audit
     except OSError as error:
         raise RunError(f"cannot write into {folder} ({error.strerror}); pass --out DIR") from error
     return Filtered(decisions, by_rule, counts, written)

@@ -11,7 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from vlitqc.analysis.verdict import CURES
 from vlitqc.errors import UnknownName, UsageError
+
+ISSUE_KINDS = (*CURES, "near_duplicate_image", "rare_task", "small_image")
+"""The kinds that vlitqc itself reports; a third party's metric may bring more."""
 
 _PERCENTILE = re.compile(r"p(\d+(?:\.\d+)?)")
 
@@ -89,7 +93,13 @@ class HasIssue:
     kind: str
 
     def failed(self, scores: pd.DataFrame, issues: pd.DataFrame) -> tuple[NDArray[np.bool_], str]:
-        """Rows that carry the issue. A kind that the run did not find drops nothing."""
+        """Rows that carry the issue. A kind that the run did not find drops nothing.
+
+        Raises UnknownName for a kind that vlitqc does not know either.
+        """
+        known = {"error", *ISSUE_KINDS, *issues["kind"]}
+        if self.kind not in known:
+            raise UnknownName("kind of issue", self.kind, known)
         field = "severity" if self.kind == "error" else "kind"
         rows = issues.loc[issues[field] == self.kind, "row"].to_numpy()
         return np.isin(scores["row"].to_numpy(), rows), f"issue {self.kind}"

@@ -24,13 +24,17 @@ PROBE_BYTES = 1 << 20
 MAX_RESUMES = 100
 """Every resumption may have read ahead by a whole record's limit; a file that needs more is beyond saving."""
 
+_CUT = "the list is cut short after this record"
 _BOM = b"\xef\xbb\xbf"
 _GAP = re.compile(rb"[\s,]*+")
 # Everything up to the next bracket outside a string. No string holds a raw newline in JSON, so a newline also
 # ends one: a lost quotation mark then spoils its own line and not the rest of the file.
 _RUN = re.compile(rb'(?:[^{}\[\]"]++|"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+["\n])*+', re.DOTALL)
-_STRING = re.compile(rb'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+["\n]', re.DOTALL)
-_WORD = re.compile(rb"[^\s,\[\]{}\"]*+")
+_SCALAR = re.compile(
+    rb'(?:"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"|-?[0-9][0-9.eE+-]*+|-?Infinity|NaN|null|true|false)(?=\s*+[,\]])',
+    re.DOTALL,
+)
+_LIST = re.compile(rb'\[\s*+(?:["\[\]{]|$)')
 _FIRST_KEY = re.compile(rb'\{\s*"[^"\\]*"')
 # A whole surrogate pair, a lone half (the group), or any other escape: an escaped backslash hides what follows.
 _ESCAPE = re.compile(
@@ -48,6 +52,8 @@ class Piece:
     line: int
     raw: bytes | None
     fault: str = ""
+    note: str = ""
+    """A warning that does not make the record unreadable."""
 
 
 class _JsonRecords:
@@ -76,7 +82,7 @@ class _JsonRecords:
             for row, piece in enumerate(self.pieces(file)):
                 digest = _digest(self.path, piece) if piece.raw is None else _sha256(piece.raw)
                 origin = Origin(str(self.path), row, piece.line, piece.start, piece.end, digest)
-                yield _record(piece.raw or b"", origin, piece.fault)
+                yield _record(piece.raw or b"", origin, piece.fault, piece.note)
 
     def raw(self, origin: Origin) -> bytes:
         """The record's exact bytes, checked against its hash."""
@@ -126,8 +132,18 @@ class JsonList(_JsonRecords):
 
     @classmethod
     def fits(cls, head: bytes) -> bool:
-        """Whether the first character is a bracket."""
-        return head.removeprefix(_BOM).lstrip().startswith(b"[")
+        """Whether a bracket comes first, then what may begin a list of records.
+
+        A broken first line of JSON lines may begin with a bracket too: where a later line is an object by itself,
+        it is a list only if its first element opens an object, or stands on a line of its own.
+        """
+        text = head.removeprefix(_BOM).lstrip()
+        if not _LIST.match(text):
+            return False
+        first, _, later = text.partition(b"\n")
+        first = first.strip()
+        opens_object = first[1:].lstrip().startswith(b"{") and not isinstance(_parse(first)[0], list)
+        return opens_object or first == b"[" or not _any_object(later)
 
     def pieces(self, file: BinaryIO) -> Iterator[Piece]:
         """The list's elements."""
@@ -158,9 +174,7 @@ class JsonLines(_JsonRecords):
     def fits(cls, head: bytes) -> bool:
         """Whether the first character is a brace, or some whole line is an object."""
         text = head.removeprefix(_BOM).lstrip()
-        return text.startswith(b"{") or any(
-            line.startswith(b"{") and isinstance(_parse(line.strip())[0], dict) for line in text.splitlines()
-        )
+        return text.startswith(b"{") or _any_object(text)
 
     def pieces(self, file: BinaryIO) -> Iterator[Piece]:
         """Lines that are not blank, or objects where they run over several lines."""
@@ -178,6 +192,13 @@ class _Writer:
         """Append one record."""
         self._file.write((self._between if self._any else b"") + raw + self._after)
         self._any = True
+
+
+def _any_object(text: bytes) -> bool:
+    """Whether some line is a whole object."""
+    return any(
+        line.startswith(b"{") and isinstance(_parse(line.strip())[0], dict) for line in text.splitlines()
+    )
 
 
 # ---------------------------------------------------------------- bytes to pieces
@@ -228,15 +249,15 @@ class _Values:
         yield from self._values(0, closing=False)
 
     def _values(self, at: int, *, closing: bool) -> Iterator[Piece]:
-        n = 0
+        held: Piece | None = None  # until it is known whether anything follows
         while True:
             indent = self._gap(at)
             start = self.keep
-            if start == len(self.buffer):
-                if closing:
-                    yield self._piece(
-                        start, start, f"the list is cut short after {n} records: it is never closed"
-                    )
+            ended = start == len(self.buffer)
+            if held is not None:
+                yield replace(held, note=_CUT) if ended and closing else held
+                held = None
+            if ended:
                 return
             if closing and self.buffer[start] == ord("]"):
                 self._gap(start + 1)
@@ -246,7 +267,7 @@ class _Values:
             end = self._end(start)
             if end is not None:
                 at = end
-                yield self._piece(self.keep, end, "")
+                held = self._piece(self.keep, end, "")
             else:
                 resume = self._resume(indent)
                 fault = f"the record that starts in line {self.line} is never closed (cut short, or a bracket lost)"
@@ -255,8 +276,7 @@ class _Values:
                     return
                 at = resume
                 broken = self.buffer[self.keep : resume].rstrip(b" \t\r\n,")
-                yield self._piece(self.keep, self.keep + len(broken), fault)
-            n += 1
+                held = self._piece(self.keep, self.keep + len(broken), fault)
 
     def _gap(self, at: int) -> bytes:
         """Move ``keep`` from ``at`` over space and commas to the next value; its indentation."""
@@ -300,13 +320,26 @@ class _Values:
             return self._close(start + 1)
         if first in b"}]":
             return start + 1
-        pattern = _STRING if first == ord('"') else _WORD
+        return self._bare()
+
+    def _bare(self) -> int | None:
+        """The end of a string, number or word; of anything else, all up to the next bracket, for it is one fault."""
+        done = 0
         while True:
-            match = pattern.match(self.buffer, self.keep)
-            if match is not None and match.end() < len(self.buffer):
-                return match.end()
-            if len(self.buffer) - self.keep > self.limit or not self._more():
-                return match.end() if match is not None else None
+            scalar = _SCALAR.match(self.buffer, self.keep)
+            if scalar is not None:
+                return scalar.end()
+            at = _RUN.match(self.buffer, self.keep + done).end()  # type: ignore[union-attr]
+            done = at - self.keep
+            in_string = self.buffer[at : at + 1] == b'"'
+            if at == len(self.buffer) or in_string:
+                if len(self.buffer) - self.keep > self.limit:
+                    return None
+                if self._more():
+                    continue
+                if in_string:
+                    return None
+            return self.keep + len(self.buffer[self.keep : self.keep + done].rstrip(b" \t\r\n\v\f,"))
 
     def _close(self, at: int) -> int | None:
         depth = 1
@@ -377,20 +410,36 @@ def _sha256(raw: bytes) -> str:
 # ---------------------------------------------------------------- pieces to records
 
 
-def _record(raw: bytes, origin: Origin, fault: str) -> Record:
+def _record(raw: bytes, origin: Origin, fault: str, note: str = "") -> Record:
+    record = _read(raw, origin, fault)
+    if note:
+        issue = _issue("malformed_record", "warning", note, origin, record.id)
+        return replace(record, issues=(*record.issues, issue))
+    return record
+
+
+def _read(raw: bytes, origin: Origin, fault: str) -> Record:
     if not fault:
         value, fault = _parse(raw, origin.line)
     if not fault and not isinstance(value, dict):
         fault = f"expected an object, got {_KINDS[type(value)]}"
     if fault:
         return Unreadable(origin, (_issue("malformed_record", "error", fault, origin),))
-    record = read_conversation(value, origin)
+    record = _conversation(value, origin)
     if isinstance(record, Sample) and b"\\ud" in raw.lower() and _paired(raw.decode("utf-8"))[1]:
         issue = _issue("broken_character", "warning", _BROKEN, origin, record.id)
         return replace(record, issues=(*record.issues, issue))
     return record
 
 
+def _conversation(value: dict[str, Any], origin: Origin) -> Record:
+    try:
+        return read_conversation(value, origin)
+    except RecursionError:  # pictures within pictures: JSON's own parser goes deeper than Python does
+        return Unreadable(origin, (_issue("malformed_record", "error", _TOO_DEEP, origin),))
+
+
+_TOO_DEEP = "nested too deeply to be read"
 _KINDS = {
     list: "a list",
     str: "a string",
@@ -414,7 +463,7 @@ def _parse(raw: bytes, line: int = 1) -> tuple[Any, str]:
     except ValueError as error:
         return None, f"not valid JSON: {error}"
     except RecursionError:
-        return None, "nested too deeply to be read"
+        return None, _TOO_DEEP
 
 
 def _paired(text: str) -> tuple[str, int]:
@@ -438,7 +487,7 @@ def _refuse_document(path: Path, raw: bytes) -> None:
     if not isinstance(value, dict):
         return
     inner = {key: held for key, held in value.items() if _holds_objects(held)}
-    record = read_conversation(value, Origin(str(path), 0, 1, 0, len(raw), ""))
+    record = _conversation(value, Origin(str(path), 0, 1, 0, len(raw), ""))
     if isinstance(record, Unreadable) and (inner or b"\n" in raw):
         told = f"{path} is one JSON object with the keys {', '.join(list(value)[:8])}"
         longest = max(inner, key=lambda key: len(inner[key]), default=None)

@@ -19,6 +19,7 @@ from vlitqc.types import (
     StagedImageEncoder,
     TextEncoder,
 )
+from vlitqc_metrics._algorithms.languages import KnownLanguages
 
 
 def picture_feature(model: ImageEncoder) -> str:
@@ -97,15 +98,20 @@ def response_features(batch: Batch, model: TextEncoder) -> dict[str, Features]:
     return {name: batch.memo((name, model.ref), compute)}
 
 
-def match_vectors(batch: Batch, model: ImageText) -> list[FloatArray]:
+def match_vectors(batch: Batch, model: ImageText, known: KnownLanguages) -> list[FloatArray]:
     """For each sample, ``float32[responses, d]``: the mean of the unit vectors of a response's sentences.
 
     Its dot product with a unit picture vector is the mean over the sentences of their cosines. A response
-    without a letter or digit has no sentence and no row.
+    without a letter or digit, or in a language that is not ``known``, has no row.
     """
 
     def compute() -> list[FloatArray]:
-        pieces = [[model.sentences(text) for text in spoken(sample)] for sample in batch.samples]
+        foreign = known.foreign(batch, "response")
+        texts = [
+            [turn.response for turn, code in zip(sample.turns, codes, strict=True) if code is None]
+            for sample, codes in zip(batch.samples, foreign, strict=True)
+        ]
+        pieces = [[model.sentences(text) for text in row if strip_media_tokens(text)] for row in texts]
         pieces = [[sentences for sentences in row if sentences] for row in pieces]
         distinct = list(dict.fromkeys(text for row in pieces for sentences in row for text in sentences))
         vectors = dict(zip(distinct, model.encode_texts(distinct), strict=True)) if distinct else {}
@@ -114,7 +120,7 @@ def match_vectors(batch: Batch, model: ImageText) -> list[FloatArray]:
             for row in pieces
         ]
 
-    return batch.memo(("match_vectors", model.ref), compute)
+    return batch.memo(("match_vectors", model.ref, known.key), compute)
 
 
 def join(rows: Sequence[FloatArray]) -> Features:

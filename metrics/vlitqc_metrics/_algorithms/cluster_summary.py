@@ -95,6 +95,7 @@ def summarise(
     seed: int,
     items: str,
     columns: Mapping[str, list[int | None]],
+    missing: str,
 ) -> DatasetScore:
     """The data set's score from a clustering.
 
@@ -108,11 +109,12 @@ def summarise(
         sample_of: the unit of resampling that each item belongs to.
         density: what the clusters were made with.
         value: from a number of clusters, at least 1, to the metric's value; non-decreasing.
-        n_scored: samples with a clustered item.
+        n_scored: samples with a clustered item; the score says 0 where there is no cluster.
         n_total: samples of the run.
         seed: of the replicates.
         items: what was clustered, as a word of the details.
         columns: passed on.
+        missing: why a sample has no item.
     """
     labels = found.labels
     drawn = labels != UNLABELLED
@@ -127,13 +129,15 @@ def summarise(
         "min_samples": density.min_samples,
         "curve": curve(members, found.n_clustered, density.min_samples),
     }
+    if found.n_clustered < len(labels):
+        missing += f", or not among the {found.n_clustered} {items} drawn for clustering"
     if found.n_clusters == 0:
         return DatasetScore(
             reason=f"no cluster: no {density.min_samples} of the {found.n_clustered} {items} lie close together",
-            n_scored=n_scored,
             n_total=n_total,
             details=details,
             columns=columns,
+            missing=missing,
         )
     error = _TWO_SIDED_95 * count_error(labels[drawn], sample_of[drawn], density.min_samples, seed=seed)
     low, high = max(1.0, found.n_clusters - error), found.n_clusters + error
@@ -144,6 +148,7 @@ def summarise(
         n_total=n_total,
         details=details,
         columns=columns,
+        missing=missing,
     )
 
 

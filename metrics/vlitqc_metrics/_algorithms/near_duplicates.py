@@ -41,34 +41,3 @@ def near_duplicate_groups(x: NDArray[float32], threshold: float, block: int = BL
     flatten(parent)
     groups: NDArray[int64] = np.unique(parent, return_inverse=True)[1].astype(np.int64, copy=False)
     return groups
-
-
-def nearest_similarity(x: NDArray[float32], block: int = BLOCK) -> NDArray[float32]:
-    """Return each row's largest cosine to any other row: a score to which a threshold can be put later.
-
-    Computed in float32: off by at most (d + 16)·2⁻²⁴ (2.4e-5 at d = 384), so a threshold on it may decide a
-    pair within that distance otherwise than ``near_duplicate_groups`` does.
-
-    Args:
-        x: as for ``near_duplicate_groups``.
-        block: rows per tile side.
-
-    Returns:
-        float32[n] in −1..1; higher is closer. NaN if n = 1, where there is no other row.
-
-    Raises:
-        TypeError: ``x`` is not float32.
-        ValueError: ``block`` is out of range, or ``x`` holds NaN, infinity or a row of zeros.
-    """
-    tiled = TiledRows(x, "cosine", block)
-    nearest = np.full(len(tiled), -np.inf, dtype=np.float32)
-    for rows, cols, products in tiled.tiles():
-        if rows is cols:
-            np.fill_diagonal(products, -np.inf)
-        row_part = nearest[rows.start : rows.start + len(rows.raw)]
-        col_part = nearest[cols.start : cols.start + len(cols.raw)]
-        np.maximum(row_part, products.max(axis=1), out=row_part)
-        np.maximum(col_part, products.max(axis=0), out=col_part)
-    if len(tiled) == 1:
-        nearest[:] = np.nan
-    return np.clip(nearest, -1.0, 1.0)

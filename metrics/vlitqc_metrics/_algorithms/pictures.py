@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from vlitqc.types import Batch, Image, Rgb, Score
+from vlitqc.types import Batch, Image, Rgb, Sample, Score
 
 TEXT_ONLY = "text-only"
 
 
-def no_picture(images: Sequence[Image]) -> Score:
-    """The score of a sample none of whose pictures can be used."""
-    return (
-        Score(reason=f"image unreadable: {images[0].fault}", fault=True)
-        if images
-        else Score(reason=TEXT_ONLY)
-    )
+def no_picture(sample: Sample, images: Sequence[Image]) -> Score:
+    """The score of a sample none of whose pictures, ``images``, can be used.
+
+    A fault where there are pictures; else ``text-only`` for a sample without any media, and the kinds of its
+    media for one that has only others.
+    """
+    if images:
+        return Score(reason=f"image unreadable: {images[0].fault}", fault=True)
+    kinds = list(dict.fromkeys(media.kind for media in sample.media))
+    return Score(reason=f"no picture, only {' and '.join(kinds)}" if kinds else TEXT_ONLY)
 
 
 def mean_over_pictures(batch: Batch, key: str, value: Callable[[Rgb], float]) -> list[Score]:
@@ -32,10 +35,10 @@ def mean_over_pictures(batch: Batch, key: str, value: Callable[[Rgb], float]) ->
         },
     )
     scores: list[Score] = []
-    for images in batch.images:
+    for sample, images in zip(batch.samples, batch.images, strict=True):
         found = [values[image.sha256] for image in images if image.pixels is not None]
         if found:
             scores.append(Score(sum(found) / len(found), parts={"min": min(found)}))
         else:
-            scores.append(no_picture(images))
+            scores.append(no_picture(sample, images))
     return scores
