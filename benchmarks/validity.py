@@ -1,6 +1,6 @@
 """Does each metric of the lite profile measure what it says? One command, one table.
 
-    python benchmarks/validity.py --data ../shared/data
+    python benchmarks/validity.py --data DIR
 
 Rows with a requirement say whether it holds (at most, for a negative one; else at least); the exit code is 1 if
 one does not. Sections whose sets are absent under ``--data`` are left out and named. Nothing is fitted to them.
