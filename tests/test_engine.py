@@ -529,3 +529,10 @@ def test_a_value_does_not_depend_on_which_other_metrics_run(
     score(make_data(1), profile, metrics=["near"], out=make_data(1).with_name("one"))
     score(make_data(1), profile, out=make_data(1).with_name("both"))
     assert seen[0] == seen[1]
+
+
+def test_a_folder_is_no_input(tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (".", "..", str(tmp_path)):
+        with pytest.raises(InputError, match="is a folder"):
+            score(Path(name), tiny)

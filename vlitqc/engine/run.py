@@ -394,6 +394,8 @@ def _target(data: str | Path | Sequence[Mapping[str, Any]], out: str | Path | No
         path = Path(data).absolute()
         if not path.exists():
             raise InputError(f"{data} does not exist")
+        if path.is_dir():
+            raise InputError(f"{data} is a folder; name the data file in it")
         target = Path(out) if out is not None else run_of(Path(data))
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target} is a file; pass --out DIR, the folder for the run")
