@@ -66,7 +66,7 @@ def test_records_from_memory_that_will_not_do(record: Any, tiny: str, tmp_path: 
         vlitqc.score([record(0)], tiny)
     with pytest.raises(UsageError, match=r"cannot be written as JSON: .*ndarray"):
         vlitqc.score([record(0, image=np.zeros(3))], tiny, out=tmp_path / "a")
-    with pytest.raises(InputError):
+    with pytest.raises(UsageError, match="no records"):
         vlitqc.score([], tiny, out=tmp_path / "b")
 
 

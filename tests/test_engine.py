@@ -536,3 +536,56 @@ def test_a_folder_is_no_input(tmp_path: Path, tiny: str, monkeypatch: pytest.Mon
     for name in (".", "..", str(tmp_path)):
         with pytest.raises(InputError, match="is a folder"):
             score(Path(name), tiny)
+
+
+def test_an_input_is_the_same_by_any_path(
+    make_data: Make, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_data(2)
+    score(path, tiny)
+    link = path.with_name("link") / path.name
+    link.parent.symlink_to(path.parent)
+    (path.parent / "below").mkdir()
+    monkeypatch.chdir(path.parent / "below")
+    for same in (Path("..") / path.name, link):
+        assert len(score(same, tiny).scores) == 2
+        assert len(vlitqc.Run.open(same).scores) == 2
+
+
+def test_a_moved_folder_can_be_scored_again(make_data: Make, tiny: str) -> None:
+    path = make_data(2)
+    score(path, tiny)
+    moved = path.parent.rename(path.parent.with_name("moved")) / path.name
+    assert len(score(moved, tiny).scores) == 2
+
+
+def test_records_in_memory_do_not_replace_the_run_of_a_file(make_data: Make, record: Any, tiny: str) -> None:
+    path = make_data(2)
+    run = score(path, tiny)
+    with pytest.raises(UsageError, match="holds the run of"):
+        vlitqc.score([record(0)], tiny, out=run.path)
+
+
+def test_nothing_to_score_leaves_no_folder(tmp_path: Path, tiny: str) -> None:
+    (tmp_path / "none.json").write_text("[]")
+    with pytest.raises(InputError, match="holds no records"):
+        score(tmp_path / "none.json", tiny)
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith("none")] == ["none.json"]
+
+
+def test_a_missing_model_makes_every_record_partial(make_data: Make, profile_file: Any) -> None:
+    profile = profile_file(
+        """
+[metrics.task_diversity]
+models = { tagger = "gone" }
+[models.gone]
+backend = "zero_shot_tagger"
+kind = "Tagger"
+name = "gone"
+licence = "none"
+files = [{ role = "taxonomy", path = "/no/such/file", sha256 = "0" }]
+"""
+    )
+    run = score(make_data(3), profile)
+    assert run.scores["state"].tolist() == ["partial"] * 3
+    assert run.scores["task_reason"].str.startswith("model unavailable").all()

@@ -379,5 +379,9 @@ def test_a_file_that_no_filter_wrote_is_not_overwritten(make_data: Make, tiny: s
     assert mine.read_text() == "mine"
     mine.unlink()
     vlitqc.filter(run, drop_issues=["error"])
+    audit = path.with_name(f"{path.stem}.decisions.parquet")
     again = vlitqc.filter(path, drop_below={"image_readability": "p50"})
+    pd.DataFrame({"mine": [1]}).to_parquet(audit)
+    with pytest.raises(RunError, match="is no filter's output"):
+        vlitqc.filter(run, drop_issues=["error"])
     assert sum(again.counts.values()) == 3 and again.counts["kept"] < 3

@@ -85,7 +85,7 @@ class TestDetection:
         records = list(reader.records())
         if line == "[":  # this one is a list that lost its end
             assert (reader.name, ids(records)) == ("json", [f"r{n}" for n in range(20)])
-            assert kinds(records[-1]) == [("malformed_record", "warning")]
+            assert kinds(records[-1]) == [("list_cut_short", "warning")]
             return
         assert (reader.name, ids(records)) == ("jsonl", [None] + [f"r{n}" for n in range(20)])
         assert reader.raw(records[0].origin) == line.encode()
@@ -200,15 +200,23 @@ class TestSplitting:
                 assert found[-1].origin.end == cut
             elif found:
                 (issue,) = found[-1].issues
-                assert (issue.kind, issue.severity) == ("malformed_record", "warning")
+                assert (issue.kind, issue.severity) == ("list_cut_short", "warning")
                 assert issue.detail == "the list is cut short after this record"
                 assert (issue.id, issue.row) == (found[-1].id, whole - 1)
             assert not [issue for record in found[:-1] for issue in record.issues]
 
+    @pytest.mark.parametrize("first", ["null", '"x"', "3", "[1]", ""])
+    @pytest.mark.parametrize("gap", [",\n", ", "])
+    def test_an_odd_first_element_costs_only_itself(self, tmp_path: Path, first: str, gap: str) -> None:
+        text = "[" + gap.join([first, json.dumps(pair(0)), json.dumps(pair(1))]) + "\n]"
+        reader = opened(tmp_path / "a", text)
+        assert reader.name == "json"
+        assert ids(reader.records()) == ([None] if first else []) + ["r0", "r1"]
+
     def test_a_list_cut_after_a_broken_record_tells_both(self, tmp_path: Path) -> None:
         records = read(tmp_path / "a", f'[{json.dumps(pair())},\n{{"id": 1,}},\n')
         assert ids(records) == ["r0", None]
-        assert kinds(records[1]) == [("malformed_record", "error"), ("malformed_record", "warning")]
+        assert kinds(records[1]) == [("malformed_record", "error"), ("list_cut_short", "warning")]
 
     @pytest.mark.parametrize(
         "stray",

@@ -35,7 +35,7 @@ def filter(
     """Divide a run's input into kept and dropped records by thresholds.
 
     Args:
-        run: a Run, or a run directory.
+        run: a Run, a run directory, or the file that was scored.
         drop_below: metric to level, a number or a percentile such as ``"p10"``; strictly lower scores go.
         drop_above: likewise, strictly higher scores go.
         drop_issues: kinds of issue whose records go; ``"error"`` means every issue of that severity.

@@ -18,6 +18,7 @@ TO_FIX = 3
 
 CURES = {
     "malformed_record": "these lines are not valid records; correct or delete them at the places listed",
+    "list_cut_short": "the file ends early and later records are lost; fetch or export it again",
     "missing_image": "the pictures are not where the records say; check --image-root or the copy",
     "unreadable_image": "the files cannot be decoded; fetch them again or drop the records",
     "truncated_image": "the files end early; fetch them again or drop the records",
@@ -47,7 +48,11 @@ def verdict(
     for kind, rows in issue_rows.items():
         n = len(np.unique(rows))
         # What cannot be read has a file of its own; there is nothing to drop.
-        command = None if kind == "malformed_record" else f"vlitqc filter {run} --drop-issue {kind}"
+        command = (
+            None
+            if kind in ("malformed_record", "list_cut_short")
+            else f"vlitqc filter {run} --drop-issue {kind}"
+        )
         detail = CURES.get(kind, "see the places listed")
         problems.append((n, {"title": kind.replace("_", " "), "detail": detail, "n": n, "command": command}))
     for metric, rows in below:

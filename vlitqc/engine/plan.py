@@ -104,7 +104,10 @@ def image_side(profile: Profile, planned: Sequence[Planned]) -> int:
     whichever metrics run, and so are their values. At least 1: where no metric looks at pixels, pictures are
     decoded all the same to find the broken ones.
     """
-    served = (name for name, entry in profile.metrics.items() if entry.unavailable is None)
+    installed = entries(METRICS)
+    served = (
+        name for name, entry in profile.metrics.items() if entry.unavailable is None and name in installed
+    )
     specs: list[MetricSpec] = [load_metric(name).spec for name in served]
     specs += [p.spec for p in planned if p.metric is not None]
     return max([1, *(spec.image_side for spec in specs)])

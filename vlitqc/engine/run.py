@@ -85,7 +85,7 @@ class Run:
         if path.is_file():
             data, path = path, run_of(path)
             told = _input_of(path)
-            if told is not None and told != data.absolute():
+            if told is not None and _is_other(told, data):
                 raise RunError(
                     f"{path} holds the run of {told}; score {data} with --out DIR and name that folder"
                 )
@@ -224,8 +224,12 @@ def score(
     chosen = profiles.load(profile)
     names = choose_metrics(chosen, metrics)
     target = _target(data, out)
+    # An input that cannot be used leaves no folder behind.
     if isinstance(data, str | Path):
-        open_input(Path(data), format)  # an input that cannot be used leaves no folder behind
+        if next(iter(open_input(Path(data), format).records()), None) is None:
+            raise InputError(f"{data} holds no records")
+    elif not data:
+        raise UsageError("there are no records to score; pass one or more")
     with _locked(target):
         path = _materialise(data, target)
         reader = open_input(path, format)
@@ -389,7 +393,8 @@ def _target(data: str | Path | Sequence[Mapping[str, Any]], out: str | Path | No
     if not isinstance(data, str | Path):
         if out is None:
             raise UsageError("records without a file need out=DIR, the folder for the run")
-        path, target = None, Path(out)
+        target = Path(out)
+        path = target.absolute() / "input.jsonl"
     else:
         path = Path(data).absolute()
         if not path.exists():
@@ -406,7 +411,7 @@ def _target(data: str | Path | Sequence[Mapping[str, Any]], out: str | Path | No
     # A run that was killed before its first words has only these.
     if told is None and not names <= {".lock", "input.jsonl"}:
         raise UsageError(f"{target} holds other files; pass --out DIR, an empty or a new folder")
-    if told is not None and path is not None and told != path:
+    if told is not None and _is_other(told, path):
         raise UsageError(f"{target} holds the run of {told}; pass --out DIR to keep both")
     return target
 
@@ -414,6 +419,11 @@ def _target(data: str | Path | Sequence[Mapping[str, Any]], out: str | Path | No
 def run_of(path: Path) -> Path:
     """Where the run of an input file is kept unless the user says otherwise."""
     return path.with_name(f"{path.stem}.vlitqc")
+
+
+def _is_other(told: Path, path: Path) -> bool:
+    """Whether a run's input is another file than ``path``; one that is gone was moved, not replaced."""
+    return told.exists() and told.resolve() != path.resolve()
 
 
 def _input_of(target: Path) -> Path | None:

@@ -93,6 +93,8 @@ class ShardScorer:
             offset += len(batch)
         done = Done(mark, len(shard.records), len(samples))
         failed = {issue.row for issue in issues if issue.severity == "error"}
+        if any(planned.broken for planned in self.planned):
+            failed = {record.origin.row for record in shard.records}
         table = self._table(shard, scores, failed)
         write_shard(path, done, table, issues, {name: _join(parts) for name, parts in features.items()})
         return done

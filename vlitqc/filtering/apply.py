@@ -17,6 +17,8 @@ from vlitqc.filtering.rules import Rule, decide
 from vlitqc.types import Origin
 
 FATES = ("kept", "dropped", "unreadable")
+AUDITED = b"vlitqc.input"
+"""The key of the decisions' metadata that names the input: whose outputs may be written again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def filter_run(
     bytes and the order of the input. Models are not touched.
 
     Raises UsageError without a rule, UnknownName for a metric that the run lacks, InputError where the input
-    has changed since, RunError where the files cannot be written.
+    has changed since, RunError where the files cannot be written or are not an earlier filter's of this input.
     """
     if not rules:
         raise UsageError("no rule was given; try --drop-below, or --drop-below METRIC=p10")
@@ -60,13 +62,22 @@ def filter_run(
     stem, suffix = reader.path.stem, reader.suffix
     audit = folder / f"{stem}.decisions.parquet"
     outputs = {name: folder / f"{stem}.{name}{suffix}" for name in FATES}
-    foreign = [path for path in outputs.values() if path.exists()]
-    if foreign and not audit.exists():
-        raise RunError(f"{foreign[0]} exists and is no filter's output; move it, or pass --out DIR")
+    foreign = [path for path in (audit, *outputs.values()) if path.exists()]
+    if foreign and _audited(audit) != str(reader.path):
+        raise RunError(
+            f"{foreign[0]} exists and is no filter's output of this run; move it, or pass --out DIR"
+        )
     written = {name: path for name, path in outputs.items() if counts[name] or name != "unreadable"}
     places = run.table([*Origin.__dataclass_fields__]).to_pylist()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # The audit comes first: outputs that a killed filter leaves are then known for its own.
+        table = pa.Table.from_pandas(decisions, preserve_index=False)
+        draft = audit.with_name(f".{audit.name}.new")
+        pq.write_table(
+            table.replace_schema_metadata({**table.schema.metadata, AUDITED: str(reader.path)}), draft
+        )
+        draft.replace(audit)
         with ExitStack() as stack:
             writers = {name: stack.enter_context(reader.writer(path)) for name, path in written.items()}
             for place, name in zip(places, fate, strict=True):
@@ -74,10 +85,17 @@ def filter_run(
         if "unreadable" not in written:
             # One left from an earlier filter would belong to other files.
             outputs["unreadable"].unlink(missing_ok=True)
-        draft = audit.with_name(f".{audit.name}.new")
-        pq.write_table(pa.Table.from_pandas(decisions, preserve_index=False), draft)
-        draft.replace(audit)
         written["decisions"] = audit
     except OSError as error:
         raise RunError(f"cannot write into {folder} ({error.strerror}); pass --out DIR") from error
     return Filtered(decisions, by_rule, counts, written)
+
+
+def _audited(audit: Path) -> str | None:
+    """The input that a file of decisions is about; None where it is not one of ours."""
+    try:
+        metadata = pq.read_schema(audit).metadata or {}
+    except (OSError, pa.ArrowInvalid):
+        return None
+    named = metadata.get(AUDITED)
+    return named.decode() if named is not None else None

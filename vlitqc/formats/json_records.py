@@ -34,7 +34,7 @@ _SCALAR = re.compile(
     rb'(?:"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"|-?[0-9][0-9.eE+-]*+|-?Infinity|NaN|null|true|false)(?=\s*+[,\]])',
     re.DOTALL,
 )
-_LIST = re.compile(rb'\[\s*+(?:["\[\]{]|$)')
+_LIST = re.compile(rb'\[\s*+(?:["\[\]{,]|-?[0-9]|-?Infinity|NaN|null|true|false|//|$)')
 _FIRST_KEY = re.compile(rb'\{\s*"[^"\\]*"')
 # A whole surrogate pair, a lone half (the group), or any other escape: an escaped backslash hides what follows.
 _ESCAPE = re.compile(
@@ -134,8 +134,8 @@ class JsonList(_JsonRecords):
     def fits(cls, head: bytes) -> bool:
         """Whether a bracket comes first, then what may begin a list of records.
 
-        A broken first line of JSON lines may begin with a bracket too: where a later line is an object by itself,
-        it is a list only if its first element opens an object, or stands on a line of its own.
+        A broken first line of JSON lines may begin with a bracket too. It is a list all the same if its first
+        element opens an object or the bracket stands alone, or if the objects below are not lines by themselves.
         """
         text = head.removeprefix(_BOM).lstrip()
         if not _LIST.match(text):
@@ -143,7 +143,7 @@ class JsonList(_JsonRecords):
         first, _, later = text.partition(b"\n")
         first = first.strip()
         opens_object = first[1:].lstrip().startswith(b"{") and not isinstance(_parse(first)[0], list)
-        return opens_object or first == b"[" or not _any_object(later)
+        return opens_object or first == b"[" or not _begins_lines(later)
 
     def pieces(self, file: BinaryIO) -> Iterator[Piece]:
         """The list's elements."""
@@ -192,6 +192,15 @@ class _Writer:
         """Append one record."""
         self._file.write((self._between if self._any else b"") + raw + self._after)
         self._any = True
+
+
+def _begins_lines(text: bytes) -> bool:
+    """Whether the first object is a whole line, and what follows it is the next one or nothing."""
+    lines = [line.strip() for line in text.split(b"\n") if line.strip()]
+    at = next((i for i, line in enumerate(lines) if line.startswith(b"{")), None)
+    if at is None or not isinstance(_parse(lines[at])[0], dict):
+        return False
+    return at + 1 == len(lines) or lines[at + 1].startswith(b"{")
 
 
 def _any_object(text: bytes) -> bool:
@@ -413,7 +422,7 @@ def _sha256(raw: bytes) -> str:
 def _record(raw: bytes, origin: Origin, fault: str, note: str = "") -> Record:
     record = _read(raw, origin, fault)
     if note:
-        issue = _issue("malformed_record", "warning", note, origin, record.id)
+        issue = _issue("list_cut_short", "warning", note, origin, record.id)
         return replace(record, issues=(*record.issues, issue))
     return record
 
