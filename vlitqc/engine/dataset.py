@@ -74,22 +74,24 @@ def count_reasons(reasons: Sequence[str]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def resolve(planned: Planned, store: ShardFeatures) -> DatasetScore:
-    """A data-set metric's score. A fault in one metric is its reason, not the end of the run."""
+def resolve(planned: Planned, store: ShardFeatures) -> tuple[DatasetScore, dict[str, pa.Array]]:
+    """A data-set metric's score and its columns. A fault in one metric is its reason, not the end of the run."""
+    n = store.n_samples
     if planned.metric is None:
-        return DatasetScore(reason=planned.unavailable, n_total=store.n_samples)
+        score = DatasetScore(reason=planned.unavailable, n_total=n)
+        return score, _label_columns(planned.spec, score, n)
     assert isinstance(planned.metric, DatasetMetric)
     try:
         score = planned.metric.resolve(store)
         # What JSON cannot hold (NaN, an array) would end the run when the scorecard is written.
         json.dumps([score.value, score.interval, dict(score.details)], allow_nan=False)
-        label_columns(planned.spec, score, store.n_samples)
+        return score, _label_columns(planned.spec, score, n)
     except Exception as error:  # noqa: BLE001 - a third party's metric may raise anything
-        return DatasetScore(reason=f"error: {type(error).__name__}: {error}", n_total=store.n_samples)
-    return score
+        score = DatasetScore(reason=f"error: {type(error).__name__}: {error}", n_total=n)
+        return score, _label_columns(planned.spec, score, n)
 
 
-def label_columns(spec: MetricSpec, score: DatasetScore, n_samples: int) -> dict[str, pa.Array]:
+def _label_columns(spec: MetricSpec, score: DatasetScore, n_samples: int) -> dict[str, pa.Array]:
     """The columns that a data-set metric adds to the table: each of ``spec.columns`` with its reasons.
 
     Where a sample has no value the reason is that of the data set's score, or ``score.missing``. Raises

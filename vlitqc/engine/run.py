@@ -304,8 +304,8 @@ def _resolve(
         if p.spec.level == "sample":
             summary = dataset.sample_summary(p.spec, shards, seed=plan.seed)
         else:
-            resolved = dataset.resolve(p, store)
-            columns |= dataset.label_columns(p.spec, resolved, store.n_samples)
+            resolved, labels = dataset.resolve(p, store)
+            columns |= labels
             issues += list(resolved.issues)
             summary = dataset.dataset_summary(p.spec, resolved)
         sections.append(scorecard.metric_section(p, summary))

@@ -147,7 +147,7 @@ class ShardScorer:
 def _scores(planned: Planned, batch: Batch) -> list[Score]:
     metric = planned.metric
     if metric is None:
-        return [Score(reason=planned.unavailable, fault=planned.broken)] * len(batch)
+        return [Score(reason=planned.unavailable)] * len(batch)
     assert isinstance(metric, SampleMetric)
 
     def checked(part: Batch) -> list[Score]:
