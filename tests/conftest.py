@@ -65,7 +65,7 @@ version = "3.1.1"
 path = "wordfreq/data"
 sha256 = "acde3db5c30a6b228035cb943f82733b2402754fbb826009ef9de2a73814863e"
 [metrics.text_readability]
-models = { model = "bigrams" }
+models = { lm = "bigrams" }
 floor = 0.0
 """
 
@@ -232,3 +232,38 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setitem(registry.entries(kind), name, entry)
 
     return put
+
+
+# ---------------------------------------------------------------- equality with reference libraries
+
+_EQUAL: pytest.StashKey[list[tuple[str, str, int, float, float]]] = pytest.StashKey()
+
+
+@pytest.fixture
+def equals(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """``equals(ours, theirs, backend=…, reference=…, within=1e-4)``: asserts, and adds a line to the table
+    of equality at the end of the test run: largest absolute difference, number of values."""
+
+    def check(ours: Any, theirs: Any, *, backend: str, reference: str, within: float = 1e-4) -> None:
+        a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+        assert a.shape == b.shape
+        assert a.size
+        assert np.isfinite(a).all()
+        difference = float(np.abs(a - b).max())
+        request.config.stash.setdefault(_EQUAL, []).append((backend, reference, a.size, difference, within))
+        assert difference <= within, f"{backend} differs from {reference} by {difference:.2e}"
+
+    return check
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The table of equality."""
+    rows = config.stash.get(_EQUAL, [])
+    if not rows:
+        return
+    wide = [max(len(row[i]) for row in rows) for i in (0, 1)]
+    terminalreporter.section("equality with the reference libraries: largest |difference|")
+    for backend, reference, n, difference, within in sorted(rows):
+        terminalreporter.line(
+            f"{backend:<{wide[0]}}  {reference:<{wide[1]}}  {n:>6} values  {difference:.1e}  (≤ {within:.0e})"
+        )

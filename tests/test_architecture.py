@@ -23,7 +23,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "media_tokens": set(),
     "registry": {"types", "errors"},
     "profiles": {"types", "errors"},
-    "models": {"types", "errors", "media_tokens", "registry", "profiles"},
+    "prompts": {"types"},
+    "models": {"types", "errors", "media_tokens", "prompts", "registry", "profiles"},
     "media": {"types", "errors"},
     "formats": {"types", "errors", "media_tokens", "registry"},
     "executors": {"types", "errors", "engine"},
@@ -54,13 +55,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "console",
     },
     "__main__": {"cli"},
-    "vlitqc_metrics": {"types", "errors", "media_tokens", "analysis"},
+    "vlitqc_metrics": {"types", "errors", "media_tokens", "prompts", "analysis"},
     "vlitqc_reports": {"types", "errors", "analysis", "engine"},
 }
 """Room → the rooms whose modules it may import, itself aside. A room of the core is what follows ``vlitqc.``."""
 
 OUR_NAME = re.compile(r"(vlitqc(?:_metrics|_reports)?)((?:\.\w+)*)(?::\w+)?")
-BY_NAME = ("import_module", "__import__", "find_spec", "resolve_name")
+BY_NAME = ("import_module", "__import__", "resolve_name")
 HEAVY = (
     "torch",
     "numba",
@@ -124,6 +125,8 @@ def imported(module: str, path: Path, known: dict[str, Path]) -> Iterator[tuple[
                 yield from ours(whole if whole in known else base, node.lineno)
         elif isinstance(node, ast.Call) and called(node) in BY_NAME and node.args:
             name = node.args[0]
+            if isinstance(name, ast.JoinedStr) and name.values:
+                name = name.values[0]  # of a composed name the head tells whose module it is
             if isinstance(name, ast.Constant) and isinstance(name.value, str):
                 yield from ours(name.value, node.lineno)
             else:
@@ -174,7 +177,7 @@ def test_every_room_has_its_place_in_the_table() -> None:
 def test_the_table_has_the_layers_of_the_design() -> None:
     layers = [
         {"types", "errors", "media_tokens", "analysis"},
-        {"registry", "profiles"},
+        {"registry", "profiles", "prompts"},
         {"models", "media", "formats"},
         {"engine", "executors"},
         {"filtering", "console", "testing"},

@@ -441,7 +441,7 @@ def test_models_list_and_verify(vlitqc: Callable[..., Ended], texts: str, tmp_pa
     spoiled.write_text(Path(texts).read_text().replace("fd27e15b", "00000000"))
     wrong = vlitqc("models", "verify", "--profile", spoiled)
     assert wrong.code == 3
-    assert "1 of 3 files are not the ones that the profile names" in wrong.err
+    assert "1 of 3 files are missing or not the ones named" in wrong.err
     assert is_sentence(wrong.err)
 
 

@@ -418,7 +418,9 @@ def test_an_image_root_that_is_no_folder(make_data: Make, tiny: str) -> None:
 
 
 def test_an_option_that_the_metric_does_not_have(make_data: Make, profile_file: Any) -> None:
-    with pytest.raises(UsageError, match=r"metrics\.image_readability: .*arguments"):
+    with pytest.raises(
+        UsageError, match=r"metrics\.image_readability: .*unexpected keyword argument 'sharpnes'"
+    ):
         score(make_data(1), profile_file("[metrics.image_readability]\noptions = { sharpnes = 2 }"))
 
 

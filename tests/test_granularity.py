@@ -26,10 +26,11 @@ def parser() -> SpacyParser:
     return SpacyParser(REF, {"folder": folder})
 
 
-def parsed(*tokens: tuple[str, str, str, str, int]) -> Doc:
+def parsed(*tokens: tuple[str, str, str, str, int], language: str = "en") -> Doc:
     """A parse written by hand: word, lemma, part of speech, dependency, head."""
     words, lemmas, pos, deps, heads = map(list, zip(*tokens, strict=True))
-    return Doc(spacy.blank("en").vocab, words=words, lemmas=lemmas, pos=pos, deps=deps, heads=heads)
+    vocab = spacy.blank(language).vocab
+    return Doc(vocab, words=words, lemmas=lemmas, pos=pos, deps=deps, heads=heads)
 
 
 def test_objects_count_once_by_lemma_and_pronouns_and_subjects_do_not() -> None:
@@ -71,6 +72,79 @@ def test_compounds_belong_to_the_element_and_agents_are_no_objects() -> None:
     assert semantic_elements(doc) == ["traffic light"]
 
 
+def test_german_labels_are_those_of_tiger() -> None:
+    doc = parsed(
+        ("Zeige", "zeigen", "VERB", "ROOT", 0),
+        ("dem", "der", "DET", "nk", 2),
+        ("Kind", "Kind", "NOUN", "da", 0),
+        ("Hunde", "Hund", "NOUN", "oa", 0),
+        (",", "--", "PUNCT", "punct", 3),
+        ("Kühe", "Kuh", "NOUN", "cj", 3),
+        ("und", "und", "CCONJ", "cd", 5),
+        ("Schafe", "Schaf", "NOUN", "cj", 6),
+        ("in", "in", "ADP", "mo", 0),
+        ("New", "New", "PROPN", "pnc", 10),
+        ("York", "York", "PROPN", "nk", 8),
+        language="de",
+    )
+    assert semantic_elements(doc) == ["kind", "hund", "kuh", "schaf", "new york"]
+    passive = parsed(
+        ("Bilder", "Bild", "NOUN", "sb", 1),
+        ("werden", "werden", "AUX", "ROOT", 1),
+        ("von", "von", "ADP", "sbp", 6),
+        ("Malern", "Maler", "NOUN", "nk", 2),
+        ("mit", "mit", "ADP", "mo", 6),
+        ("ihm", "er", "PRON", "nk", 4),
+        ("gemalt", "malen", "VERB", "oc", 1),
+        language="de",
+    )
+    assert semantic_elements(passive) == []
+
+
+def test_other_languages_have_universal_dependencies() -> None:
+    doc = parsed(
+        ("Comptez", "compter", "VERB", "ROOT", 0),
+        ("les", "le", "DET", "det", 2),
+        ("pommes", "pomme", "NOUN", "obj", 0),
+        ("et", "et", "CCONJ", "cc", 4),
+        ("poires", "poire", "NOUN", "conj", 2),
+        ("sur", "sur", "ADP", "case", 7),
+        ("la", "le", "DET", "det", 7),
+        ("table", "table", "NOUN", "obl:arg", 0),
+        ("de", "de", "ADP", "case", 9),
+        ("Jean", "Jean", "PROPN", "nmod", 7),
+        ("Dupont", "Dupont", "PROPN", "flat:name", 9),
+        language="fr",
+    )
+    assert semantic_elements(doc) == ["pomme", "poire", "table", "jean dupont"]
+    spanish = parsed(
+        ("foto", "foto", "NOUN", "nsubj:pass", 1),
+        ("hecha", "hacer", "VERB", "ROOT", 1),
+        ("por", "por", "ADP", "case", 3),
+        ("Ana", "Ana", "PROPN", "obl:agent", 1),
+        ("lunes", "lunes", "NOUN", "obl:tmod", 1),
+        ("ella", "él", "PRON", "obj", 1),
+        ("hombre", "hombre", "NOUN", "nmod", 0),
+        language="es",
+    )
+    assert semantic_elements(spanish) == []
+
+
+def test_chinese_has_labels_of_its_own_and_no_lemmas() -> None:
+    doc = parsed(
+        ("他", "", "PRON", "nsubj", 4),
+        ("在", "", "ADP", "case", 3),
+        ("客厅", "", "NOUN", "compound:nn", 3),
+        ("桌子", "", "NOUN", "nmod:prep", 4),
+        ("放", "", "VERB", "ROOT", 4),
+        ("苹果", "", "NOUN", "dobj", 4),
+        ("和", "", "CCONJ", "cc", 7),
+        ("梨", "", "NOUN", "conj", 5),
+        language="zh",
+    )
+    assert semantic_elements(doc) == ["客厅 桌子", "苹果", "梨"]
+
+
 @pytest.mark.parametrize(
     ("text", "elements"),
     [
@@ -100,6 +174,32 @@ def test_nothing_is_read_before_use_and_a_missing_folder_says_so(tmp_path: Path)
     assert absent.ref is REF
     with pytest.raises(ModelUnavailable, match="pip install"):
         absent.elements(["a"])
+
+
+def test_a_pipeline_without_a_parser_or_parts_of_speech_is_refused(tmp_path: Path) -> None:
+    nlp = spacy.blank("de")
+    nlp.to_disk(tmp_path / "blank")
+    with pytest.raises(ModelUnavailable, match="found the components none"):
+        SpacyParser(REF, {"folder": tmp_path / "blank"}).elements(["a"])
+    nlp.add_pipe("parser").add_label("oa")
+    nlp.initialize()
+    nlp.to_disk(tmp_path / "parser")
+    with pytest.raises(ModelUnavailable, match="found the components parser"):
+        SpacyParser(REF, {"folder": tmp_path / "parser"}).elements(["a"])
+
+
+def test_a_pipeline_of_another_language_serves_a_metric_told_of_it(tmp_path: Path) -> None:
+    nlp = spacy.blank("de")
+    nlp.add_pipe("morphologizer").add_label("POS=NOUN")
+    nlp.add_pipe("parser").add_label("oa")
+    nlp.initialize()
+    nlp.to_disk(tmp_path)
+    parser = SpacyParser(REF, {"folder": tmp_path})
+    assert [doc.lang_ for doc in parser.parse(["Zähle die Kühe"])] == ["de"]
+    asked = [Turn("Zähle die Kühe", "Drei"), Turn("Count cows", "Three")]
+    samples = [Sample("a", (turn,), (), {}, Origin("f", 0, 1, 0, 0, "")) for turn in asked]
+    scores = GranularityComplexity(parser, Umlauts(), ["de"]).score(Batch(samples, [()] * 2))
+    assert scores[0].value is not None and scores[1].reason == "language en not supported by this model"
 
 
 class Words:

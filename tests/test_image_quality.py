@@ -1,8 +1,12 @@
-"""Image readability: falls with distortion, keeps its range and stays finite on every odd picture."""
+"""Image readability: falls with distortion, keeps its range and stays finite on every odd picture; with a model,
+its scale and values are the model's.
+"""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +16,13 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 from skimage import data
 
+from vlitqc import types
+from vlitqc.errors import ModelUnavailable
+from vlitqc.testing import check_order_and_batching, check_scores, check_spec
+from vlitqc.types import Batch, Media, ModelRef, Origin, Rgb, Sample, Scale, Score, Turn
 from vlitqc_metrics._algorithms import image_quality
 from vlitqc_metrics._algorithms.image_quality import image_readability
+from vlitqc_metrics.image_readability import ImageReadability
 
 Picture = npt.NDArray[np.uint8]
 PHOTOGRAPHS = ("astronaut", "coffee", "cat", "rocket", "camera", "coins")
@@ -161,3 +170,123 @@ def test_deterministic_and_leaves_its_input_alone() -> None:
 def test_refuses_what_is_no_rgb_picture(wrong) -> None:
     with pytest.raises(ValueError, match="expected a non-empty uint8 array"):
         image_readability(wrong)
+
+
+# ---------------------------------------------------------------- the metric, with a model and without
+
+
+class Darkness:
+    """The mean grey level; lower is better or not. Black pictures it cannot take."""
+
+    ref = ModelRef("ImageScorer", "darkness", "1", "0" * 64)
+
+    def __init__(self, *, higher_is_better: bool = False, fault: Exception | None = None) -> None:
+        self.scale = Scale("grey levels", (0.0, 255.0), higher_is_better, "darkness (made up)")
+        self.fault = fault or ValueError("a black picture")
+        self.calls: list[int] = []
+
+    def score_images(self, images: Sequence[Rgb]) -> npt.NDArray[np.float64]:
+        self.calls.append(len(images))
+        if any(not image.any() for image in images):
+            raise self.fault
+        return np.array([image.mean() for image in images])
+
+
+def decoded(grey: int) -> types.Image:
+    return types.Image(f"{grey}.png", np.full((40, 50, 3), grey, np.uint8), None, f"sha-{grey}")
+
+
+UNREADABLE = types.Image("gone.png", None, "missing: gone.png")
+
+
+def batch(*rows: Sequence[types.Image]) -> Batch:
+    samples = [
+        Sample(
+            f"s{i}",
+            (Turn("What?", "That."),),
+            tuple(Media("image", image.reference) for image in row),
+            {},
+            Origin("f.json", i, i + 1, 0, 0, ""),
+        )
+        for i, row in enumerate(rows)
+    ]
+    return Batch(samples, rows)
+
+
+def test_with_a_model_the_scale_is_the_models() -> None:
+    metric = ImageReadability(Darkness())
+    check_spec(metric)
+    assert metric.spec == replace(
+        ImageReadability.spec,
+        unit="grey levels",
+        bounds=(0.0, 255.0),
+        higher_is_better=False,
+        source="darkness (made up)",
+    )
+    assert ImageReadability().spec is ImageReadability.spec
+    assert (ImageReadability.spec.unit, ImageReadability.spec.higher_is_better) == ("", True)
+
+
+@pytest.mark.parametrize(("higher", "worst"), [(True, (10, 30)), (False, (20, 30))])
+def test_the_mean_of_a_samples_pictures_and_the_worst(higher: bool, worst: tuple[float, float]) -> None:
+    model = Darkness(higher_is_better=higher)
+    made = batch([decoded(10), decoded(20)], [decoded(30)], [], [UNREADABLE], [UNREADABLE, decoded(10)])
+    metric = ImageReadability(model)
+    expected = [
+        Score(15.0, parts={"worst": worst[0]}),
+        Score(30.0, parts={"worst": worst[1]}),
+        Score(reason="text-only"),
+        Score(reason="image unreadable: missing: gone.png", fault=True),
+        Score(10.0, parts={"worst": 10.0}),
+    ]
+    assert metric.score(made) == expected
+    assert metric.score(made) == expected
+    # Three distinct pictures, once for the whole batch.
+    assert model.calls == [3]
+    assert ImageReadability(model).score(batch([])) == [Score(reason="text-only")]
+    assert model.calls == [3]
+
+
+def test_the_contract_with_a_model() -> None:
+    metric = ImageReadability(Darkness())
+    made = batch([decoded(10), decoded(20)], [decoded(30)], [], [decoded(20)], [UNREADABLE], [decoded(0)])
+    check_scores(metric, made)
+    check_order_and_batching(metric, made)
+
+
+def test_a_fault_with_one_picture_is_its_samples_alone() -> None:
+    model = Darkness()
+    made = batch([decoded(10)], [decoded(0)], [decoded(20), decoded(0)], [decoded(30)])
+    fault = Score(reason="error: ValueError: a black picture", fault=True)
+    assert ImageReadability(model).score(made) == [
+        Score(10.0, parts={"worst": 10.0}),
+        fault,
+        fault,
+        Score(30.0, parts={"worst": 30.0}),
+    ]
+    assert model.calls == [4, 1, 1, 1, 1]
+
+
+def test_a_fault_of_the_model_itself_is_not_sought_in_the_pictures() -> None:
+    model = Darkness(fault=ModelUnavailable("no weights"))
+    with pytest.raises(ModelUnavailable, match="no weights"):
+        ImageReadability(model).score(batch([decoded(10)], [decoded(0)]))
+    assert model.calls == [2]
+
+
+def test_a_model_with_too_few_values_is_no_score() -> None:
+    class Forgetful(Darkness):
+        def score_images(self, images: Sequence[Rgb]) -> npt.NDArray[np.float64]:
+            return np.zeros(0)
+
+    (score,) = ImageReadability(Forgetful()).score(batch([decoded(10)]))
+    assert score.fault and score.value is None
+
+
+def test_without_a_model_the_values_are_the_classical_ones() -> None:
+    coffee, cat = (types.Image(name, photograph(name), None, f"sha-{name}") for name in ("coffee", "cat"))
+    first, second = image_readability(photograph("coffee")), image_readability(photograph("cat"))
+    assert ImageReadability().score(batch([coffee, cat], [cat])) == [
+        Score((first + second) / 2, parts={"worst": min(first, second)}),
+        Score(second, parts={"worst": second}),
+    ]

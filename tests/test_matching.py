@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
+from vlitqc.models.conse import ConSE
 from vlitqc.testing import MemoryFeatures
 from vlitqc.types import (
     Batch,
@@ -17,11 +20,12 @@ from vlitqc.types import (
     Origin,
     Rgb,
     Sample,
+    Scale,
     TextLikelihood,
     Turn,
 )
 from vlitqc_metrics._algorithms.batch_embeddings import picture_vectors
-from vlitqc_metrics.matching_degree import MatchingDegree, matching_degree
+from vlitqc_metrics.matching_degree import MatchingDegree, matching_cosine
 from vlitqc_metrics.matching_percentile import MatchingPercentile, matching_percentiles
 
 
@@ -50,6 +54,24 @@ class Compass:
     def sentences(self, text: str) -> list[str]:
         return [piece.strip() for piece in text.split(";") if any(c.isalnum() for c in piece)]
 
+    @property
+    def scale(self) -> Scale:
+        return Scale("100·cosine", (-100.0, 100.0), True)
+
+    def match(self, cosine: float) -> float:
+        return 100.0 * cosine
+
+
+class Logits(Compass):
+    """As SigLIP: a scale and a bias of its own."""
+
+    @property
+    def scale(self) -> Scale:
+        return Scale("logit", (-math.inf, math.inf), True, "a paper")
+
+    def match(self, cosine: float) -> float:
+        return 8.0 * cosine - 10.0
+
 
 def picture(angle: int, name: str = "") -> Image:
     return Image(f"{angle}.png", np.full((2, 2, 3), angle, np.uint8), None, name or f"sha-{angle}")
@@ -70,20 +92,22 @@ def batch(*rows: tuple[Sequence[str], Sequence[Image]]) -> Batch:
 # ---------------------------------------------------------------- degree
 
 
-def test_the_degree_by_hand() -> None:
+def test_the_cosine_by_hand() -> None:
     pictures = np.stack([unit(0), unit(90)])
-    assert matching_degree(pictures[:1], unit(60)[None]) == pytest.approx(50.0, abs=1e-4)
-    assert matching_degree(pictures, unit(60)[None]) == pytest.approx(100 * np.cos(np.radians(30)), abs=1e-4)
+    assert matching_cosine(pictures[:1], unit(60)[None]) == pytest.approx(0.5, abs=1e-6)
+    assert matching_cosine(pictures, unit(60)[None]) == pytest.approx(np.cos(np.radians(30)), abs=1e-6)
     both = np.stack([unit(0), unit(60)])
-    assert matching_degree(pictures[:1], both) == pytest.approx(75.0, abs=1e-4)
-    assert matching_degree(pictures[:1], unit(180)[None]) == pytest.approx(-100.0)
+    assert matching_cosine(pictures[:1], both) == pytest.approx(0.75, abs=1e-6)
+    assert matching_cosine(pictures[:1], unit(180)[None]) == pytest.approx(-1.0)
+    # A mean of unit vectors may be a rounding error longer than 1.
+    assert matching_cosine(pictures[:1], 1.0000002 * unit(0)[None]) == 1.0
 
 
-def test_the_degree_needs_both_sides() -> None:
+def test_the_cosine_needs_both_sides() -> None:
     with pytest.raises(ValueError, match="got 0 and 1"):
-        matching_degree(np.empty((0, 2), np.float32), unit(0)[None])
+        matching_cosine(np.empty((0, 2), np.float32), unit(0)[None])
     with pytest.raises(ValueError, match="got 1 and 0"):
-        matching_degree(unit(0)[None], np.empty((0, 2), np.float32))
+        matching_cosine(unit(0)[None], np.empty((0, 2), np.float32))
 
 
 def test_scores_by_hand() -> None:
@@ -101,6 +125,52 @@ def test_scores_by_hand() -> None:
     )
     values = [score.value for score in scores]
     assert values == pytest.approx([50.0, 0.0, 75.0, 100.0, 50.0, 50.0, 50.0], abs=1e-3)
+
+
+def test_the_value_is_on_the_models_own_scale() -> None:
+    metric = MatchingDegree(Logits())
+    scores = metric.score(
+        batch(
+            (["at 60"], [picture(0)]),
+            (["at 60; at 120"], [picture(0)]),  # the mean of the logits -6 and -14
+            (["at 60", "at 0"], [picture(0), picture(90)]),  # sin 60 and 1
+        )
+    )
+    expected = [-6.0, -10.0, 4 * (np.sin(np.radians(60)) + 1) - 10]
+    assert [score.value for score in scores] == pytest.approx(expected, abs=1e-4)
+    spec = metric.spec
+    assert (spec.unit, spec.bounds, spec.higher_is_better) == ("logit", (-math.inf, math.inf), True)
+    assert (spec.name, spec.source) == ("matching_degree", "a paper")
+
+
+def test_the_class_keeps_its_own_scale() -> None:
+    plain = MatchingDegree(Compass()).spec
+    assert MatchingDegree(Logits()).spec != plain == MatchingDegree.spec
+    assert (plain.unit, plain.bounds) == ("100·cosine", (-100.0, 100.0))
+
+
+def test_the_percentile_has_no_scale() -> None:
+    plain, scaled = MatchingPercentile(Compass()), MatchingPercentile(Logits())
+    found = [
+        metric.resolve(MemoryFeatures.collect(metric, [rows(30, turned=9)])) for metric in (plain, scaled)
+    ]
+    assert found[0].columns == found[1].columns
+    assert plain.spec == scaled.spec == MatchingPercentile.spec
+
+
+def test_conse_is_on_the_scale_of_the_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Nothing:
+        ref = Compass.ref
+
+    nothing: Any = Nothing()
+    conse = ConSE(Compass.ref, {}, image=nothing, text=nothing)
+    assert MatchingDegree(conse).spec == MatchingDegree.spec
+    monkeypatch.setattr(Compass, "match", conse.match)
+    made = batch(*(([f"at {angle}", f"at {3 * angle}"], [picture(7)]) for angle in range(0, 60, 7)))
+    for score, sample in zip(MatchingDegree(Compass()).score(made), made.samples, strict=True):
+        texts = np.stack([unit(float(turn.response.split()[-1])) for turn in sample.turns])
+        cosines = texts.astype(np.float64) @ unit(7)[None].astype(np.float64).T
+        assert score.value == float(100.0 * np.clip(cosines.max(axis=1), -1.0, 1.0).mean())
 
 
 def test_reasons() -> None:

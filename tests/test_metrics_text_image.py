@@ -9,12 +9,28 @@ import numpy as np
 import pytest
 
 from vlitqc.testing import MemoryFeatures
-from vlitqc.types import Batch, Image, Media, ModelRef, Origin, Rgb, Sample, Score, Tag, Turn
+from vlitqc.types import (
+    Answers,
+    Batch,
+    Box,
+    Image,
+    Media,
+    ModelRef,
+    Origin,
+    Question,
+    Rgb,
+    Sample,
+    Score,
+    Tag,
+    Turn,
+    Weights,
+)
+from vlitqc_metrics._algorithms.objects import annotated_categories
 from vlitqc_metrics._algorithms.pictures import no_picture
 from vlitqc_metrics.correctness import Correctness
 from vlitqc_metrics.image_readability import ImageReadability
 from vlitqc_metrics.instruction_complexity import InstructionComplexity
-from vlitqc_metrics.object_diversity import ObjectDiversity, annotated_categories
+from vlitqc_metrics.object_diversity import ObjectDiversity
 from vlitqc_metrics.task_diversity import TaskDiversity
 from vlitqc_metrics.text_readability import TextReadability
 
@@ -50,7 +66,7 @@ def batch(*samples: Sample, image: Image = GOOD) -> Batch:
 def test_a_sample_without_a_picture_says_what_it_has(kinds: Sequence[Kind], reason: str) -> None:
     made = sample(("What?", "That."), kinds=kinds)
     assert no_picture(made, ()) == Score(reason=reason)
-    for metric in (ImageReadability(), ObjectDiversity(), Correctness(Answers())):
+    for metric in (ImageReadability(), ObjectDiversity(), Correctness(Written())):
         assert metric.score(batch(made)) == [Score(reason=reason)]
 
 
@@ -114,8 +130,8 @@ def test_what_is_no_annotation_of_objects(meta: Mapping[str, Any]) -> None:
 class TwoDucks:
     ref = ModelRef("Detector", "ducks", "1", "0" * 64)
 
-    def detect(self, images: Sequence[Rgb]) -> list[list[str]]:
-        return [["duck", "duck", "pond"] for _ in images]
+    def detect(self, images: Sequence[Rgb]) -> list[list[Box]]:
+        return [[Box(name, 0.5, 0.0, 0.0, 1.0, 1.0) for name in ("duck", "duck", "pond")] for _ in images]
 
 
 def test_objects_are_counted_by_category() -> None:
@@ -131,68 +147,87 @@ def test_objects_are_counted_by_category() -> None:
 # ---------------------------------------------------------------- judges
 
 
-class Answers:
-    """Gives the answers written in the prompt's data, between ``[`` and ``]``, separated by commas."""
+class Written:
+    """Gives the answers written in the question's data, between ``[`` and ``]``, separated by commas."""
 
-    ref = ModelRef("Judge", "answers", "1", "0" * 64)
+    ref = ModelRef("Judge", "written", "1", "0" * 64)
+    usage: Mapping[str, int] = {}
 
     def __init__(self) -> None:
         self.asked = 0
 
-    def ask(self, prompts: Sequence[str], images: Sequence[Sequence[Rgb]], votes: int) -> list[list[str]]:
-        self.asked += len(prompts)
-        found = [prompt.partition("[")[2].partition("]")[0] for prompt in prompts]
-        return [text.split(",") if text else [] for text in found]
+    def ask(self, questions: Sequence[Question], votes: int) -> list[Answers]:
+        self.asked += len(questions)
+        found = [question.content.partition("[")[2].partition("]")[0] for question in questions]
+        return [Answers(tuple(text.split(","))) if text else Answers((), "no connection") for text in found]
+
+    def weigh(self, questions: Sequence[Question]) -> list[Weights]:
+        raise AssertionError("votes are asked for")
 
 
 def test_correctness_says_how_many_turns_have_a_verdict() -> None:
-    judge = Answers()
-    score = Correctness(judge).score(
+    judge = Written()
+    (score,) = Correctness(judge).score(
         batch(sample(("a", "[1,1,0]"), ("b", "[0]"), ("c", "[unsure]"), ("d", "[]"), ("e", "[1,0]")))
     )
-    assert score == [Score(50.0, parts={"turns_judged": 2.0})]
-    assert Correctness.spec.parts == ("turns_judged",)
+    assert score == Score(
+        50.0,
+        parts={"turns_judged": 2.0, "parsed": 6 / 7},
+        notes={"votes": "[[1,1,0],[0],[null],[],[1,0]]"},
+    )
+    assert Correctness.spec.parts == ("turns_judged", "parsed")
+    assert Correctness.spec.notes == ("votes",)
     assert judge.asked == 5
 
 
 @pytest.mark.parametrize(
     ("answers", "reason"),
     [
-        ("unsure,maybe", "the judge gave no answer that can be read"),
-        ("", "the judge did not answer"),
-        ("1,0", "the judge's votes are tied"),
+        ("unsure,maybe", "none of the judge's 2 answers could be read"),
+        ("", "judge: no connection"),
+        ("1,0", "the judge's 2 answers are tied"),
+        ("1,0,maybe", "1 of 3 answers could not be read, the rest are tied"),
     ],
 )
 def test_a_judge_that_gives_no_verdict_is_a_fault(answers: str, reason: str) -> None:
-    (score,) = Correctness(Answers()).score(batch(sample(("a", f"[{answers}]"))))
-    assert score == Score(reason=reason, fault=True)
+    (score,) = Correctness(Written()).score(batch(sample(("a", f"[{answers}]"))))
+    assert (score.value, score.reason, score.fault) == (None, reason, True)
 
 
 def test_a_sample_without_picture_or_turn_is_not_put_to_the_judge() -> None:
-    judge = Answers()
-    scores = Correctness(judge).score(batch(sample(("a", "[1]"), kinds=()), sample()))
-    assert scores == [Score(reason="text-only"), Score(reason="no response text")]
+    judge = Written()
+    scores = Correctness(judge).score(
+        batch(sample(("a", "[1]"), kinds=()), sample(), sample(("[1]", "<image>")))
+    )
+    assert scores == [
+        Score(reason="text-only"),
+        Score(reason="no response text"),
+        Score(reason="no response text"),
+    ]
     (broken,) = Correctness(judge).score(batch(sample(("a", "[1]")), image=BROKEN))
     assert broken.fault and judge.asked == 0
 
 
 def test_instruction_complexity_says_how_many_turns_have_an_answer() -> None:
-    judge = Answers()
+    judge = Written()
     scores = InstructionComplexity(judge).score(
         batch(
-            sample(("[4]", "x"), ("[8,6]", "x"), ("[hard]", "x"), ("", "x")),
-            sample(("[hard]", "x"), ("[]", "x")),
+            sample(("[4]", "x"), ("[8,6,8]", "x"), ("[hard]", "x"), ("", "x")),
+            sample(("[hard,10 of 10]", "x")),
             sample(("[]", "x")),
             sample(("<image>", "x")),
         )
     )
-    assert scores == [
-        Score(5.5, parts={"turns_judged": 2.0}),
-        Score(reason="the judge gave no answer that can be read", fault=True),
-        Score(reason="the judge did not answer", fault=True),
-        Score(reason="no instruction text"),
+    assert [(score.value, score.reason) for score in scores] == [
+        (6.0, None),
+        (None, "none of the judge's 2 answers could be read"),
+        (None, "judge: no connection"),
+        (None, "no instruction text"),
     ]
-    assert judge.asked == 6
+    assert scores[0].parts == {"turns_judged": 2.0, "parsed": 4 / 5}
+    assert scores[0].notes == {"votes": "[[4],[8,6,8],[null],null]"}
+    assert [score.fault for score in scores] == [False, True, True, False]
+    assert judge.asked == 5
 
 
 # ---------------------------------------------------------------- what the words promise
@@ -207,8 +242,11 @@ def test_text_readability_warns_that_other_languages_do_not_compare() -> None:
 class OneTask:
     ref = ModelRef("Tagger", "one", "1", "0" * 64)
 
-    def tag(self, instructions: Sequence[str], n_images: Sequence[int]) -> list[Tag]:
-        return [Tag("count", 1.0) for _ in instructions]
+    def propose(self, instructions: Sequence[str], n_images: Sequence[int]) -> list[str]:
+        return ["count"] * len(instructions)
+
+    def settle(self, proposals: Sequence[str]) -> list[Tag]:
+        return [Tag(task) for task in proposals]
 
 
 def test_a_sample_without_a_task_has_no_instruction() -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from vlitqc.errors import ModelUnavailable
 from vlitqc.models.ngram_lm import MIN_WORDS, BigramLM, tokenise
-from vlitqc.types import ModelRef, TextLikelihood
+from vlitqc.types import ModelRef, Scale, TextLikelihood
+from vlitqc_metrics.text_readability import TextReadability
 
 REF = ModelRef("LanguageModel", "web1t-bigrams", "1.3.1", "0" * 64)
 N = 1_024_908_267_229.0
@@ -97,6 +98,11 @@ def test_a_newer_word_takes_its_frequency_from_wordfreq(toy: BigramLM) -> None:
     found = one(toy, "the red selfie")
     assert found.oov_share == 0.0
     assert found.value == found.slor
+
+
+def test_the_scale_is_nats_a_word(toy: BigramLM) -> None:
+    assert toy.scale == Scale("nats per word", (-math.inf, math.inf), True)
+    assert TextReadability(toy).spec == TextReadability.spec
 
 
 def test_each_text_is_scored_by_itself_and_in_order(model: BigramLM) -> None:

@@ -21,6 +21,7 @@ kind = "TextEncoder"
 name = "n"
 licence = "MIT"
 """
+FILE = MODEL + "[[models.m.files]]\nrole = 'r'\n"
 
 
 @pytest.mark.parametrize("name", profiles.names())
@@ -30,14 +31,17 @@ def test_a_shipped_profile_is_whole(name: str) -> None:
     assert set(profile.metrics) <= set(entries(METRICS))
     used = {slot for m in profile.metrics.values() for slot in m.models.values()}
     used |= {slot for m in profile.models.values() for slot in m.uses.values()}
-    assert used == set(profile.models), "every model is used, and every used one is defined"
+    # A slot that is not defined is for --lm or --judge-url; smollm2 is one that --lm may name.
+    on_request = {s for m in profile.metrics.values() if m.unavailable for s in m.models.values()}
+    assert set(profile.models) - used <= {"smollm2"}, "every model is used"
+    assert used - set(profile.models) <= on_request, "every used one is defined"
     for model in profile.models.values():
         assert model.backend in entries(MODELS)
         assert model.licence
         for file in model.files:
-            assert len(file.sha256) == 64
-            assert int(file.sha256, 16) >= 0
-            assert (file.package is None) == (file.version is None)
+            assert file.sha256 is not None or file.package is None, "what comes in a package is pinned"
+            assert file.sha256 is None or len(bytes.fromhex(file.sha256)) == 32
+            assert file.package or file.size, "the size of what is to be fetched is told"
 
 
 def test_lite_serves_or_explains_every_metric() -> None:
@@ -119,6 +123,17 @@ def test_unknown_profiles() -> None:
         ),
         (MODEL + "options = 'x'\n[metrics]", r"models\.m\.options = 'x': expected a table"),
         (MODEL + "uses = { e = 'm' }\n[metrics]", "in a circle: m → m"),
+        (FILE + "hub = 'a/b'\n[metrics]", r"\(r\): a hub file needs either path .* or patterns"),
+        (FILE + "hub = 'a/b'\npath = 'x'\npatterns = ['y']\n[metrics]", "needs either path"),
+        (
+            FILE + "hub = 'a/b'\nurl = 'https://x'\n[metrics]",
+            "names hub and url; a file comes from one place",
+        ),
+        (FILE + "url = 'http://x/y'\n[metrics]", "url = 'http://x/y': expected https://"),
+        (FILE + "package = 'p'\npath = 'x'\n[metrics]", "package and version go together"),
+        (FILE + "[metrics]", r"\(r\) lacks the key 'path'"),
+        (FILE + "path = 'x'\nsize = '3'\n[metrics]", r"files\.size = '3': expected a whole number"),
+        (FILE + "path = 'x'\npatterns = [3]\n[metrics]", r"files\.patterns = 3: expected a text"),
         (
             MODEL + "[[models.m.files]]\nrole = 'r'\npath = 3\nsha256 = '0'\n[metrics]",
             r"models\.m\.files\.path = 3",
@@ -147,3 +162,64 @@ def test_the_head_is_needed(tmp_path: Path, key: str) -> None:
     path.write_text("\n".join(f"{key} = 7" if line.startswith(key) else line for line in lines))
     with pytest.raises(UsageError, match=f"{key} = 7: expected a text"):
         profiles.load(str(path))
+
+
+def test_a_slot_that_an_unavailable_metric_waits_for(profile_file: Write) -> None:
+    profile = profiles.load(
+        profile_file(
+            MODEL
+            + """
+uses = { judge = "m2" }
+[models.m2]
+backend = "b"
+kind = "Judge"
+name = "n2"
+licence = "MIT"
+[metrics.correctness]
+models = { judge = "judge" }
+unavailable = "needs a judge"
+[metrics.text_readability]
+models = { lm = "m" }
+floor = -2.0
+[metrics.granularity_complexity]
+models = { parser = "m" }
+floor = 1.0
+"""
+        )
+    )
+    assert profiles.served_by(profile, "correctness") == "not scored: needs a judge"
+    judge = profiles.ModelEntry("judge", "openai_judge", "Judge", "a judge", "?", (), {"model": "a judge"})
+    judged = profiles.rebind(profile, "judge", judge)
+    assert profiles.served_by(judged, "correctness") == "a judge"
+    assert judged.models["m"].uses == {"judge": "judge"}, "models that use a judge get it too"
+    assert judged.sha256 != profile.sha256
+    assert judged.metrics["text_readability"] == profile.metrics["text_readability"]
+
+    lm = profiles.ModelEntry("lm", "causal_lm", "LanguageModel", "an lm", "?")
+    told = profiles.rebind(profile, "lm", lm)
+    assert told.metrics["text_readability"].models == {"lm": "lm"}
+    assert told.metrics["text_readability"].floor is None, "the floor was set on another scale"
+    assert told.metrics["granularity_complexity"].floor == 1.0
+    assert told.metrics["correctness"].unavailable == "needs a judge"
+
+
+def test_a_model_named_on_the_command_line(tmp_path: Path) -> None:
+    def entry(name: str) -> profiles.ModelEntry:
+        return profiles.model_from(name, role="lm", kind="LanguageModel", backend="causal_lm")
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    assert entry(str(tmp_path / "model")).files == (profiles.ModelFile("folder", str(tmp_path / "model")),)
+    assert entry(str(tmp_path / "m.gguf")).files == (
+        profiles.ModelFile("checkpoint", str(tmp_path / "m.gguf")),
+    )
+    (file,) = entry("org/name@abc").files
+    assert (file.role, file.hub, file.revision) == ("folder", "org/name", "abc")
+    assert file.patterns == profiles.TRANSFORMERS_FILES
+    assert entry("org/name").files[0].revision == "main"
+    with pytest.raises(UsageError, match=r"\./gone does not exist"):
+        entry("./gone")
+    with pytest.raises(
+        UsageError, match="'smolm2' is no model of the profile, no path, and no Hugging Face id"
+    ):
+        entry("smolm2")

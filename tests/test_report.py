@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,8 +30,8 @@ HOSTILE = (
 
 VOID = {"meta", "link", "br", "input", "img", "base"}
 KNOWN = {
-    "html", "head", "meta", "title", "link", "style", "body", "a", "svg", "defs", "image", "use", "rect", "line",
-    "text", "header", "footer", "nav", "main", "section", "article", "div", "span", "p", "h1", "h2", "h3", "h4",
+    "html", "head", "meta", "title", "link", "style", "body", "a", "svg", "defs", "image", "use", "g", "rect",
+    "line", "text", "header", "footer", "nav", "main", "section", "article", "div", "span", "p", "h1", "h2", "h3", "h4",
     "h5", "ul", "ol", "li", "dl", "dt", "dd", "table", "caption", "thead", "tbody", "tr", "th", "td", "code", "pre",
     "details", "summary", "strong", "small", "i", "bdi", "time", "form", "label", "input", "select", "option",
     "script", "br",
@@ -590,3 +591,94 @@ def test_text_keeps_its_lines_and_scripts() -> None:
     assert wording.visible("\u202e" * 9) == '<span class="ctl">U+202E ×9</span>'
     assert wording.plain("<\u202e") == "<[U+202E]"
     assert wording.clip("x" * 12, 10) == "x" * 10 + "… [2 more characters]"
+
+
+# ---------------------------------------------------------------- objects on the pictures
+
+
+def wide(media: Media) -> Image:
+    pixels = np.zeros((100, 200, 3), np.uint8)
+    return Image(media.reference, pixels, None, "s", 400, 200, "PNG", 9)
+
+
+def objects_run(*stored: Any, n_images: int = 1, picture: Callable[[Media], Image] = wide) -> FakeRun:
+    run = make_run([float(i) for i in range(len(stored))], n_images=n_images, picture=picture)
+    run.scores["object_diversity_boxes"] = list(stored)
+    return run
+
+
+def drawn(page: Page) -> list[dict[str, str | None]]:
+    """The rectangles over pictures: charts give theirs a class."""
+    return [attrs for attrs in page.all("rect") if "class" not in attrs]
+
+
+def test_objects_are_drawn_where_they_are() -> None:
+    stored = '[[["dog",0.91,0.25,0.1,0.75,1.0],["cat",null,0.7,0.0,0.9,0.5]]]'
+    page = Page(render(objects_run(stored)))
+    # The thumbnail is 160 × 80.
+    assert drawn(page) == [
+        {"x": "40.0", "y": "8.0", "width": "80.0", "height": "72.0"},
+        {"x": "112.0", "y": "0.0", "width": "32.0", "height": "40.0"},
+    ]
+    labels = [attrs for attrs in page.all("text") if "class" not in attrs]
+    assert labels == [{"x": "40.0", "y": "17.0"}, {"x": "144.0", "y": "9.0", "text-anchor": "end"}]
+    assert "dog 0.91 cat" in page.text
+    assert "dog, cat" in page.text
+    assert [attrs.get("tabindex") for attrs in page.all("svg") if attrs.get("class") == "thumb"] == ["0"]
+    assert "object_diversity_boxes" not in page.text
+    assert "0.25,0.1" not in page.text
+
+
+def test_objects_belong_to_their_own_picture() -> None:
+    stored = '[null,[["dog",0.5,0,0,1,1],["dog",0.5,0,0,0.5,0.5],["owl",0.5,0,0,1,1]]]'
+    page = Page(render(objects_run(stored, n_images=3)))
+    thumbs = [attrs for attrs in page.all("svg") if attrs.get("class") == "thumb"]
+    assert [attrs.get("tabindex") for attrs in thumbs] == [None, "0", None]
+    assert len(drawn(page)) == 3
+    assert page.text.count("2 × dog, owl") == 1
+
+
+def test_few_of_many_objects_are_drawn() -> None:
+    stored = "[[" + ",".join(f'["kind {k % 8}",0.5,0,0,1,1]' for k in range(100)) + "]]"
+    page = Page(render(objects_run(stored)))
+    assert len(drawn(page)) == 20
+    assert "13 × kind 0, 13 × kind 1, 13 × kind 2, 13 × kind 3, 12 × kind 4 and 3 more" in page.text
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        None, "", "[", "7", "{}", '["dog"]', "[[7]]", '[[["dog",0.5,0,0,1]]]', '[[[7,0.5,0,0,1,1]]]',
+        '[[["dog",0.5,0,0,1,1.5]]]', '[[["dog",0.5,-1,0,1,1]]]', '[[["dog",0.5,NaN,0,1,1]]]',
+        '[[["dog",0.5,"0",0,1,1]]]', f'[[["dog",0.5,0,0,1,{10**400}]]]', "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_what_is_no_box_is_not_drawn(stored: str | None) -> None:
+    page = Page(render(objects_run(stored, None)))
+    assert drawn(page) == []
+    assert len(page.all("image")) == 1
+
+
+def test_hostile_categories_are_only_text() -> None:
+    stored = json.dumps([[[HOSTILE, 0.5, 0, 0, 1, 1], [f"{RTL}owl", None, 0, 0, 1, 1]]])
+    source = render(objects_run(stored))
+    page = Page(source)
+    assert {tag for tag, _ in page.elements} <= KNOWN
+    assert len(drawn(page)) == 2
+    assert len(page.all("script")) == 1
+    assert "<script>alert(1)</script>" in page.text
+    assert RTL not in source
+    assert "\ud800" not in source
+
+
+def test_objects_are_told_where_no_thumbnail_fits_and_nothing_is_drawn() -> None:
+    stored = '[[["dog",0.5,0,0,1,1]]]'
+    runs = [objects_run(*[text] * 20, picture=noise) for text in (stored, None)]
+    whole, bare = (render(run) for run in runs)
+    assert len(drawn(Page(whole))) == len(Page(bare).all("image")) == 8
+    tight = render(runs[0], max_bytes=len(bare) - 20_000)
+    page = Page(tight)
+    assert len(tight.encode()) <= len(bare) - 20_000
+    assert 0 < len(drawn(page)) == len(page.all("image")) < 8
+    assert "thumbnails were left out" in page.text
+    assert page.text.count("dog 0.5") == len(drawn(page))

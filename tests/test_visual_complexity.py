@@ -1,6 +1,8 @@
-"""Visual complexity: hand-worked measures, order on made and real pictures, range, odd shapes."""
+"""Visual complexity: hand-worked measures, order on made and real pictures, range, odd shapes; with a model."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -9,8 +11,11 @@ from scipy.ndimage import gaussian_filter
 from skimage import data
 from skimage.color import rgb2lab
 
+from vlitqc.testing import check_order_and_batching, check_scores, check_spec
+from vlitqc.types import Batch, Image, Media, ModelRef, Origin, Rgb, Sample, Scale, Score, Turn
 from vlitqc_metrics._algorithms import visual_complexity as module
 from vlitqc_metrics._algorithms.visual_complexity import visual_complexity
+from vlitqc_metrics.visual_complexity import VisualComplexity
 
 Picture = npt.NDArray[np.uint8]
 
@@ -114,3 +119,58 @@ def test_deterministic_and_leaves_its_input_alone() -> None:
 def test_refuses_what_is_no_rgb_picture(wrong) -> None:
     with pytest.raises(ValueError, match="expected a non-empty uint8 array"):
         visual_complexity(wrong)
+
+
+# ---------------------------------------------------------------- the metric
+
+
+class Spread:
+    """The standard deviation of the grey levels, no more than 100."""
+
+    ref = ModelRef("ImageScorer", "spread", "1", "0" * 64)
+    scale = Scale("", (0.0, 100.0), True, "spread (made up)")
+
+    def score_images(self, images: Sequence[Rgb]) -> npt.NDArray[np.float64]:
+        return np.array([min(image.std(), 100.0) for image in images])
+
+
+def two_samples() -> Batch:
+    """A photograph and a flat picture in one sample, the photograph alone in the other."""
+    cat = Image("cat.png", data.cat(), None, "sha-cat")
+    flat = Image("flat.png", np.full((30, 40, 3), 9, np.uint8), None, "sha-flat")
+    rows = [[cat, flat], [cat]]
+    samples = [
+        Sample(
+            f"s{i}",
+            (Turn("What?", "That."),),
+            tuple(Media("image", image.reference) for image in row),
+            {},
+            Origin("f.json", i, i + 1, 0, 0, ""),
+        )
+        for i, row in enumerate(rows)
+    ]
+    return Batch(samples, rows)
+
+
+def test_without_a_model_the_values_are_the_classical_ones() -> None:
+    cat, flat = visual_complexity(data.cat()), visual_complexity(np.full((30, 40, 3), 9, np.uint8))
+    assert VisualComplexity().score(two_samples()) == [
+        Score((cat + flat) / 2, parts={"worst": flat}),
+        Score(cat, parts={"worst": cat}),
+    ]
+    assert VisualComplexity().spec is VisualComplexity.spec
+
+
+def test_with_a_model_values_and_scale_are_the_models() -> None:
+    metric = VisualComplexity(Spread())
+    spread = float(data.cat().std())
+    assert metric.score(two_samples()) == [
+        Score(spread / 2, parts={"worst": 0.0}),
+        Score(spread, parts={"worst": spread}),
+    ]
+    check_spec(metric)
+    check_scores(metric, two_samples())
+    check_order_and_batching(metric, two_samples())
+    assert (metric.spec.source, metric.spec.bounds) == ("spread (made up)", (0.0, 100.0))
+    # 512 px of a picture's shorter side are to be seen, not of its longest.
+    assert (metric.spec.image_side, VisualComplexity.spec.image_side) == (2048, 512)

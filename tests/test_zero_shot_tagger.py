@@ -13,7 +13,7 @@ import pytest
 
 from vlitqc.errors import UsageError
 from vlitqc.models.zero_shot_tagger import TAXONOMY, TaskTag, ZeroShotTagger, read_taxonomy
-from vlitqc.types import FloatArray, ModelRef
+from vlitqc.types import FloatArray, ModelRef, Tag
 
 REF = ModelRef("Tagger", "written-taxonomy", "1", "0" * 64)
 LABELLED = Path(__file__).parent / "data" / "task_instructions.tsv"
@@ -89,6 +89,13 @@ def toy(tmp_path: Path) -> ZeroShotTagger:
 def test_images_decide_which_tasks_are_allowed(toy: ZeroShotTagger) -> None:
     tags = toy.tag(["compare them", "compare them", "compare them", "count them"], [0, 1, 2, 5])
     assert [tag.task for tag in tags] == ["chat", "other", "compare", "count"]
+
+
+def test_a_proposal_is_the_task_and_settles_as_it_is(toy: ZeroShotTagger) -> None:
+    found = toy.propose(["compare them", "count them", ""], [0, 5, 1])
+    assert found == ["chat", "count", "other"]
+    assert toy.settle(found) == [Tag("chat"), Tag("count"), Tag("other")]
+    assert toy.settle([]) == []
 
 
 def test_similarity_and_margin(toy: ZeroShotTagger) -> None:

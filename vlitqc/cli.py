@@ -90,6 +90,28 @@ def cli() -> None:
     help="Processes; each loads its own models.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
+@click.option(
+    "--lm",
+    metavar="MODEL",
+    help="Causal language model for readability and IFD: a slot of the profile (lite has smollm2), a folder, "
+    "a .gguf file, or a Hugging Face id in the cache.",
+)
+@click.option(
+    "--judge-url",
+    metavar="URL",
+    help="OpenAI-compatible server to judge with; its key comes from OPENAI_API_KEY alone.",
+)
+@click.option(
+    "--judge-model",
+    metavar="MODEL",
+    help="The server's name of the judge; without --judge-url a folder, .gguf file or id, run in process.",
+)
+@click.option(
+    "--judge-limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="At most N calls to each judge; what is left is null, and asked by the next run.",
+)
 @click.option("--allow-outside", is_flag=True, help="Let image paths leave the image root.")
 @click.option("--strict", is_flag=True, help="Exit 4 if any sample was not fully scored.")
 @click.option("--max-errors", metavar="N|P%", help="Exit 4 if more records than this have errors.")
@@ -103,6 +125,8 @@ def score(
     quiet: bool,
     as_json: bool,
     format_: str | None,
+    judge_url: str | None,
+    judge_model: str | None,
     **options: Any,
 ) -> None:
     """Score a data set and write its run directory: scores, issues, scorecard, page.
@@ -115,6 +139,9 @@ def score(
       vlitqc score data.json --image-root images --out runs/first
       vlitqc score data.jsonl --metrics text_readability,matching_degree --limit 500
       vlitqc score data.jsonl --json > scorecard.json
+      vlitqc score data.jsonl --lm smollm2
+      vlitqc score data.jsonl --judge-url http://localhost:8000/v1 --judge-model llava-1.5-7b
+      vlitqc score data.jsonl --profile paper
     """
     budget = _budget(max_errors)
     _quieten_libraries()
@@ -124,6 +151,14 @@ def score(
     names = [name.strip() for name in metrics.split(",") if name.strip()] if metrics is not None else None
     if names == []:
         raise UsageError(f"--metrics {metrics!r} names no metric; see 'vlitqc metrics'")
+    if judge_url is not None and judge_model is None:
+        raise UsageError("--judge-url needs --judge-model, the name that the server knows the judge by")
+    judge = {key: v for key, v in (("url", judge_url), ("model", judge_model)) if v is not None} or None
+
+    def announce(text: str) -> None:
+        if not quiet:
+            _console(stderr=True).print(console.clean(text), style="dim", soft_wrap=True)
+
     with console.progress(_console(stderr=True), quiet=quiet or as_json) as shown:
         finished = engine.score(
             path,
@@ -131,6 +166,8 @@ def score(
             format=format_,
             command=shlex.join(["vlitqc", *sys.argv[1:]]),
             progress=shown,
+            judge=judge,
+            announce=announce,
             **options,
         )
     card = finished.scorecard
@@ -139,7 +176,10 @@ def score(
     elif not quiet:
         out = _console()
         out.print(console.scorecard(card))
-        out.print(f"\n{console.clean(card['profile']['adds'])}", style="dim")
+        for slot, counts in finished.info["usage"].items():
+            out.print(f"\n{console.clean(slot)}: {console.usage(counts)}", style="dim")
+        if card["profile"]["adds"]:
+            out.print(f"\n{console.clean(card['profile']['adds'])}", style="dim")
         folder = console.clean(finished.path)
         out.print(f"\nscores  {folder}/scores\npage    {folder}/report.html", soft_wrap=True)
     counts = card["counts"]
@@ -295,43 +335,121 @@ def metrics(name: str | None, profile: str, as_json: bool) -> None:
 
 @cli.group()
 def models() -> None:
-    """List and verify the models of a profile."""
+    """List, fetch and verify the models of a profile."""
+
+
+_PROFILE = click.option(
+    "--profile", default="lite", show_default=True, metavar="NAME|FILE", help="Whose models."
+)
 
 
 @models.command(name="list")
-@click.option("--profile", default="lite", show_default=True, metavar="NAME|FILE")
-def models_list(profile: str) -> None:
-    """Every model of a profile, with its licence and where its files come from."""
-    from vlitqc import console, profiles
+@_PROFILE
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def models_list(profile: str, as_json: bool) -> None:
+    """Every model of a profile: its licence, its size, where it comes from and whether it is here.
 
-    lines = [
-        (
-            m.slot,
-            m.kind,
-            m.name,
-            m.licence,
-            ", ".join(dict.fromkeys(f.source for f in m.files)) or "built on others",
+    Opens no socket.
+
+    \b
+    Examples:
+      vlitqc models list --profile paper
+    """
+    from vlitqc import console, profiles
+    from vlitqc.models.store import ModelStore
+
+    store = ModelStore(profiles.load(profile))
+    header = ["slot", "model", "licence", "size", "from", "here"]
+    table = []
+    lines: list[dict[str, Any]] = []
+    for slot, entry in store.profile.models.items():
+        states = store.located(slot)
+        size = store.size(slot)
+        source = ", ".join(dict.fromkeys(s.file.source for s in states)) or "built on others"
+        missing = next((s.fault for s in states if s.fault), None)
+        cached = [str(s.path) for s in states if s.path]
+        table.append(
+            (slot, entry.name, entry.licence, console.size(size), source, "no" if missing else "yes")
         )
-        for m in profiles.load(profile).models.values()
-    ]
-    _console().print(console.rows(["slot", "kind", "model", "licence", "files from"], lines))
+        lines.append(
+            {"slot": slot, "model": entry.name, "licence": entry.licence, "bytes": size, "source": source}
+            | {"cached": cached, "missing": missing}
+        )
+    if as_json:
+        _print_json(lines)
+        return
+    out = _console()
+    out.print(console.rows(header, table))
+    for line in lines:
+        if line["missing"]:
+            out.print(f"\n{console.clean(line['slot'])}: {console.clean(line['missing'])}", soft_wrap=True)
+
+
+@models.command(name="pull")
+@_PROFILE
+@click.argument("slots", nargs=-1)
+def models_pull(profile: str, slots: Sequence[str]) -> None:
+    """Fetch what a profile's models need, or only the SLOTS named; exit 3 if something is still missing.
+
+    Hub files go to the Hugging Face cache (HF_HOME), others to VLITQC_CACHE. Packages are not installed and
+    files behind a form are not fetched: it says how to get them. Nothing else in vlitqc ever fetches weights.
+
+    \b
+    Examples:
+      vlitqc models pull --profile paper
+      vlitqc models pull --profile paper clip maniqa
+    """
+    from vlitqc import console, profiles
+    from vlitqc.errors import ModelUnavailable, UnknownName
+    from vlitqc.models.pull import pull
+    from vlitqc.models.store import ModelStore
+
+    store = ModelStore(profiles.load(profile))
+    for slot in slots:
+        if slot not in store.profile.models:
+            raise UnknownName("model slot", slot, store.profile.models)
+    out = _console()
+    missing = 0
+    for slot in slots or store.profile.models:
+        for file in store.files(slot):
+            label = f"{console.clean(slot)}: {console.clean(file.source)}"
+            try:
+                with console.download(_console(stderr=True), console.clean(slot)) as told:
+                    pull(file, told)
+                out.print(f"{label}  [green]here[/green]", soft_wrap=True)
+            except ModelUnavailable as error:
+                missing += 1
+                out.print(f"{label}  [red]missing[/red]\n    {console.clean(error)}", soft_wrap=True)
+    if missing:
+        raise ModelUnavailable(f"{missing} files are still missing; the metrics that need them will be null")
 
 
 @models.command(name="verify")
-@click.option("--profile", default="lite", show_default=True, metavar="NAME|FILE")
+@_PROFILE
 def models_verify(profile: str) -> None:
-    """Check every file of a profile against the sha256 that it names; exit 3 if one does not fit."""
+    """Read every file of a profile and compare it with the sha256 named; exit 3 if one is missing or differs.
+
+    A file whose sha256 the profile does not name is shown with the one it has, to be copied into the profile.
+    """
     from vlitqc import console, profiles
     from vlitqc.errors import ModelUnavailable
     from vlitqc.models.store import ModelStore
 
     store = ModelStore(profiles.load(profile))
-    found = [(slot, *row) for slot in store.profile.models for row in store.verify(slot)]
-    lines = [(slot, file.path, file.sha256[:16], fault or "as named") for slot, file, _, fault in found]
+    found = [(slot, s) for slot in store.profile.models for s in store.verify(slot)]
+    lines = [
+        (
+            slot,
+            s.file.path or s.file.source,
+            s.sha256 or s.file.sha256 or "",
+            s.fault or ("as named" if s.file.sha256 else "not named by the profile"),
+        )
+        for slot, s in found
+    ]
     _console().print(console.rows(["slot", "file", "sha256", "found"], lines))
-    wrong = sum(fault is not None for *_, fault in found)
+    wrong = sum(s.fault is not None for _, s in found)
     if wrong:
-        raise ModelUnavailable(f"{wrong} of {len(found)} files are not the ones that the profile names")
+        raise ModelUnavailable(f"{wrong} of {len(found)} files are missing or not the ones named")
 
 
 class _Unfinished(VlitqcError):
@@ -370,6 +488,8 @@ def _quieten_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # Weights are fetched by "vlitqc models pull" alone; no library may do so behind its back.
+    os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def main() -> None:

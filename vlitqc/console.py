@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     Progress,
     ProgressColumn,
     SpinnerColumn,
@@ -19,6 +21,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.table import Table
 from rich.text import Text
@@ -44,6 +47,20 @@ def number(value: float | None) -> str:
     if value == round(value) and abs(value) < 1e6:
         return f"{value:,.0f}"
     return f"{value:.4g}"
+
+
+def size(n_bytes: int | None) -> str:
+    """Bytes as a person reads them; a dash for nothing."""
+    return "–" if n_bytes is None else decimal(n_bytes)
+
+
+def usage(counts: Mapping[str, int]) -> str:
+    """What a judge was asked, in a sentence."""
+    told = f"{counts.get('calls', 0):,} calls, {counts.get('cached', 0):,} answers from the cache"
+    for key, words in (("failed", "failed"), ("retries", "tried again")):
+        told += f", {counts[key]:,} {words}" if counts.get(key) else ""
+    tokens = counts.get("tokens_in", 0) + counts.get("tokens_out", 0)
+    return told + (f", {tokens:,} tokens" if tokens else "")
 
 
 class _Rate(ProgressColumn):
@@ -87,6 +104,21 @@ def progress(console: Console, *, quiet: bool) -> Iterator[RunProgress | None]:
     )
     with Progress(*columns, console=console, transient=True) as shown:
         yield RunProgress(shown)
+
+
+@contextmanager
+def download(console: Console, name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar for one download; the function within is told the bytes so far and in all."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        task = shown.add_task(name, total=None, visible=False)
+        yield lambda done, total: shown.update(task, completed=done, total=total, visible=True)
 
 
 def scorecard(card: Mapping[str, Any]) -> Group:

@@ -14,9 +14,9 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ from vlitqc.types import (
     Score,
     Turn,
 )
+
+T = TypeVar("T")
 
 TOLERANCE = 1e-4
 """How far a value may move, absolutely and relatively, when the same sample stands in another batch."""
@@ -76,6 +78,7 @@ class MemoryFeatures:
         self._columns["n_turns"] = [len(sample.turns) for sample in samples]
         self._columns["n_images"] = [len(sample.images) for sample in samples]
         self._columns |= {name: list(values) for name, values in (columns or {}).items()}
+        self._memo: dict[Hashable, Any] = {}
 
     @classmethod
     def collect(cls, metric: DatasetMetric, batches: Sequence[Batch], *, seed: int = 0) -> MemoryFeatures:
@@ -127,6 +130,13 @@ class MemoryFeatures:
         if name not in self._columns:
             raise KeyError(f"no column '{name}'; given: {', '.join(sorted(self._columns))}")
         return list(self._columns[name])
+
+    def memo(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """The value stored under ``key``, computed on first use."""
+        if key not in self._memo:
+            self._memo[key] = compute()
+        value: T = self._memo[key]
+        return value
 
 
 # ---------------------------------------------------------------- a batch to try things on

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -170,14 +170,17 @@ class Score:
     """A value, or the reason why there is none: exactly one is set.
 
     ``fault`` tells a reason that something is broken (an unreadable picture, a failed call) from one that the
-    metric does not apply (a text-only sample, too short a text). ``parts`` are further numbers of the same
-    measurement, under the names that ``MetricSpec.parts`` declares.
+    metric does not apply (a text-only sample, too short a text). ``retry`` tells a fault that may pass (a
+    server that is down): the same command asks again. ``parts`` are further numbers of the same measurement
+    and ``notes`` further texts, under the names that ``MetricSpec.parts`` and ``MetricSpec.notes`` declare.
     """
 
     value: float | None = None
     reason: str | None = None
     fault: bool = False
     parts: Mapping[str, float] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    retry: bool = False
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.reason is None):
@@ -211,14 +214,28 @@ class DatasetScore:
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """What the values of a model mean; fields as in ``MetricSpec``. An empty ``source`` leaves the metric's."""
+
+    unit: str
+    bounds: tuple[float, float]
+    higher_is_better: bool | None
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class MetricSpec:
     """What a metric is, as a frozen value beside its code.
 
     ``reduction`` says in words how turns and pictures become one value a sample and samples one value a
     data set. ``bounds`` may hold infinities. ``higher_is_better`` is None where neither end is better.
     ``version`` rises whenever the same input could get another value. ``parts`` are further columns of a
-    sample metric, named ``<name>_<part>``; ``columns`` are those that a data-set metric adds to the table.
-    ``image_side`` is the longest side, in pixels, that the metric itself needs of a picture (0: none).
+    sample metric, named ``<name>_<part>``, numbers; ``notes`` likewise, texts; ``columns`` are those that a
+    data-set metric adds to the table. ``image_side`` is the longest side, in pixels, that the metric itself
+    needs of a picture (0: none).
+
+    The class attribute ``spec`` says what the metric is; an instance whose model has a scale of its own
+    carries ``on_scale`` of it.
     """
 
     name: str
@@ -235,6 +252,17 @@ class MetricSpec:
     parts: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     image_side: int = 0
+    notes: tuple[str, ...] = ()
+
+    def on_scale(self, scale: Scale) -> MetricSpec:
+        """The same metric with the unit, bounds, direction and source of a model's values."""
+        return replace(
+            self,
+            unit=scale.unit,
+            bounds=scale.bounds,
+            higher_is_better=scale.higher_is_better,
+            source=scale.source or self.source,
+        )
 
     def as_table(self) -> dict[str, str]:
         """Every field in words, for a person to read."""
@@ -250,7 +278,8 @@ class MetricSpec:
             "reduction": self.reduction,
             "source": self.source,
             "version": self.version,
-            "columns": ", ".join([*(f"{self.name}_{p}" for p in self.parts), *self.columns]) or "none",
+            "columns": ", ".join([*(f"{self.name}_{p}" for p in (*self.parts, *self.notes)), *self.columns])
+            or "none",
         }
 
 
@@ -262,11 +291,12 @@ class Features:
     """What one batch contributes to a data-set metric: ``values[i]`` belongs to ``samples[index[i]]``.
 
     ``values`` is ``float32[r, d]`` or a list of ``r`` strings; ``index`` is ``int64[r]``, non-decreasing,
-    into the batch.
+    into the batch. ``retry``: some are faults that may pass, as in ``Score``.
     """
 
     values: FloatArray | list[str]
     index: NDArray[np.int64]
+    retry: bool = False
 
 
 class Batch:
@@ -329,6 +359,10 @@ class FeatureStore(Protocol):
         """A column of the samples' own table (``id``, ``sha256``, ``line``, a metric), length ``n_samples``."""
         ...
 
+    def memo(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """The value stored under ``key``, computed on first use: for what several metrics resolve alike."""
+        ...
+
 
 @runtime_checkable
 class SampleMetric(Protocol):
@@ -365,6 +399,15 @@ class DatasetMetric(Protocol):
 Metric = SampleMetric | DatasetMetric
 
 
+@runtime_checkable
+class Judged(Protocol):
+    """A metric that asks a judge, and can say beforehand how much."""
+
+    def cost(self, sample: Sample) -> Cost:
+        """The calls that this sample needs, with the characters and pictures that they send in all."""
+        ...
+
+
 # ---------------------------------------------------------------- models
 
 
@@ -386,10 +429,14 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """A task given to an instruction, with its similarity to the task's description."""
+    """The task of an instruction, or why the tagger could not find out: exactly one is set."""
 
-    task: str
-    similarity: float
+    task: str | None
+    failure: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.task is None) == (self.failure is None):
+            raise ValueError("a Tag has either a task or a failure, and not both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,6 +457,66 @@ class TextLikelihood:
     mean_logp: float | None = None
     slor: float | None = None
     oov_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """An object in a picture: its category, and its corners as shares of width and height, 0 to 1."""
+
+    category: str
+    confidence: float
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question to a judge.
+
+    ``prompt`` names the prompt and its version, for the cache of answers; ``system`` is ours and trusted;
+    ``content`` holds the data's own text, fenced. ``choices`` are the only answers allowed; empty: any text.
+    ``schema`` is the JSON Schema that the answer is to follow, for servers that can be held to one.
+    """
+
+    prompt: str
+    system: str
+    content: str
+    images: tuple[Rgb, ...] = field(default=(), repr=False)
+    choices: tuple[str, ...] = ()
+    schema: Mapping[str, Any] | None = None
+    max_tokens: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Raw answers, one a vote that succeeded; ``failure`` says why there are fewer than asked for.
+
+    ``retry``: the failure may pass, so that asking again later may help.
+    """
+
+    texts: tuple[str, ...]
+    failure: str | None = None
+    retry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The probability of each choice, summing to 1, or why there is none: exactly one is set."""
+
+    probabilities: Mapping[str, float] | None
+    failure: str | None = None
+    retry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a metric is about to ask of a judge for one sample, at most."""
+
+    calls: int
+    characters: int
+    images: int
 
 
 class Model(Protocol):
@@ -469,12 +576,47 @@ class TextEncoder(Model, Protocol):
 class ImageText(ImageEncoder, TextEncoder, Protocol):
     """Pictures and texts in one space: the dot product of unit rows says how well they match."""
 
+    @property
+    def scale(self) -> Scale:
+        """What ``match`` returns."""
+        ...
+
+    def match(self, cosine: float) -> float:
+        """A cosine on the model's own scale, rising with it: 100·cos for CLIP, the logit for SigLIP."""
+        ...
+
+
+class ImageScorer(Model, Protocol):
+    """Pictures to one number each: quality, complexity."""
+
+    @property
+    def scale(self) -> Scale:
+        """What the numbers mean."""
+        ...
+
+    def score_images(self, images: Sequence[Rgb]) -> NDArray[np.float64]:
+        """``float64[n]``, finite."""
+        ...
+
 
 class LanguageModel(Model, Protocol):
     """How likely a text is."""
 
+    @property
+    def scale(self) -> Scale:
+        """What ``TextLikelihood.value`` means."""
+        ...
+
     def likelihood(self, texts: Sequence[str]) -> list[TextLikelihood]:
         """One answer a text, in order."""
+        ...
+
+
+class ConditionalLanguageModel(LanguageModel, Protocol):
+    """How likely a text is after another."""
+
+    def conditional(self, prompts: Sequence[str], texts: Sequence[str]) -> list[TextLikelihood]:
+        """The likelihood of ``texts[i]``'s own tokens when ``prompts[i]`` stands before it, in order."""
         ...
 
 
@@ -487,24 +629,38 @@ class Parser(Model, Protocol):
 
 
 class Tagger(Model, Protocol):
-    """Gives each instruction a task."""
+    """Gives each instruction a task, in two steps, since some taggers need all instructions to name the tasks."""
 
-    def tag(self, instructions: Sequence[str], n_images: Sequence[int]) -> list[Tag]:
-        """One tag an instruction, in order."""
+    def propose(self, instructions: Sequence[str], n_images: Sequence[int]) -> list[str]:
+        """For each instruction, in order, a text that ``settle`` understands; stored with the run."""
+        ...
+
+    def settle(self, proposals: Sequence[str]) -> list[Tag]:
+        """The tag of every instruction of the data set, from all proposals in order."""
         ...
 
 
 class Detector(Model, Protocol):
     """Finds objects."""
 
-    def detect(self, images: Sequence[Rgb]) -> list[list[str]]:
-        """The category of every instance in each picture."""
+    def detect(self, images: Sequence[Rgb]) -> list[list[Box]]:
+        """Every object found in each picture, most confident first."""
         ...
 
 
 class Judge(Model, Protocol):
-    """A multimodal model that answers questions about a sample."""
+    """A model, of text alone or with pictures, that answers questions about a sample."""
 
-    def ask(self, prompts: Sequence[str], images: Sequence[Sequence[Rgb]], votes: int) -> list[list[str]]:
-        """``votes`` raw answers a prompt; fewer where calls failed."""
+    @property
+    def usage(self) -> Mapping[str, int]:
+        """Counts since this process began: at least ``calls``, ``cached``, ``failed``, ``retries``,
+        ``tokens_in`` and ``tokens_out``."""
+        ...
+
+    def ask(self, questions: Sequence[Question], votes: int) -> list[Answers]:
+        """``votes`` independent answers to each question, in order; fewer where calls failed, with the reason."""
+        ...
+
+    def weigh(self, questions: Sequence[Question]) -> list[Weights]:
+        """The probability that the model gives each of a question's ``choices``, in order of the questions."""
         ...

@@ -27,6 +27,7 @@ class GranularityComplexity:
 
     With a ``language_model`` an instruction whose language is none of ``languages`` is left out, because a
     parser of one language finds nonsense in another; without one every instruction is taken for one of them.
+    Data in another language needs a parser of that language and its code here; a multilingual parser, all codes.
     """
 
     spec = MetricSpec(

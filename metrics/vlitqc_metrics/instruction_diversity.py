@@ -40,8 +40,9 @@ class InstructionDiversity:
     """Mean over tasks of the number of word clusters in the task's instructions.
 
     For each task: the graph of content words that share an instruction, Ego-Splitting (connected components
-    in both steps, or Louvain in the global one), clusters with at least ``min_words`` words counted. The
-    interval resamples tasks. The number grows with the size of the data; compare at equal sizes.
+    in both steps, or Louvain in the global one), clusters with at least ``min_words`` words counted. An
+    instruction that could not be tagged is in no task. The interval resamples tasks. The number grows with
+    the size of the data; compare at equal sizes.
     """
 
     spec = MetricSpec(
@@ -70,18 +71,20 @@ class InstructionDiversity:
         self.global_step = global_step
 
     def features(self, batch: Batch) -> dict[str, Features]:
-        """The task and the text of every turn's instruction."""
+        """The tagger's proposal and the text of every turn's instruction."""
         return {**tag_tasks(batch, self.tagger), TEXTS: Features(*instructions(batch))}
 
     def resolve(self, store: FeatureStore) -> DatasetScore:
         """Clusters per task, averaged."""
-        tasks, index = stored_tasks(store, self.tagger)
+        stored = stored_tasks(store, self.tagger)
+        _, index = stored.known()
         texts, _ = store.strings(TEXTS)
         by_task: dict[str, list[str]] = defaultdict(list)
-        for task, text in zip(tasks, texts, strict=True):
-            by_task[task].append(text)
+        for tag, text in zip(stored.tags, texts, strict=True):
+            if tag.task is not None:
+                by_task[tag.task].append(text)
         if not by_task:
-            return DatasetScore(reason="no instruction", n_total=store.n_samples)
+            return DatasetScore(reason=stored.why_none(), n_total=store.n_samples)
         clusters = {
             task: word_clusters(
                 of_task, min_words=self.min_words, global_step=self.global_step, seed=store.seed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 
@@ -13,8 +12,8 @@ from vlitqc_metrics._algorithms.languages import KnownLanguages
 from vlitqc_metrics._algorithms.pictures import no_picture
 
 
-def matching_degree(pictures: FloatArray, responses: FloatArray) -> float:
-    """100 · mean over responses of max over pictures of the cosine.
+def matching_cosine(pictures: FloatArray, responses: FloatArray) -> float:
+    """Mean over responses of max over pictures of the cosine.
 
     Args:
         pictures: unit rows ``float32[k, d]``, k ≥ 1.
@@ -22,21 +21,25 @@ def matching_degree(pictures: FloatArray, responses: FloatArray) -> float:
             so that the dot product is the mean of their cosines.
 
     Returns:
-        −100 to 100; higher is a better match.
+        −1 to 1; higher is a better match.
 
     Raises:
         ValueError: there is no picture or no response.
 
-    Source: Hessel et al., *CLIPScore*, EMNLP 2021, without its clipping at 0 and its factor 2.5.
+    Source: Hessel et al., *CLIPScore*, EMNLP 2021, without its clipping at 0 and its factor.
     """
     if len(pictures) == 0 or len(responses) == 0:
         raise ValueError(f"needs a picture and a response, got {len(pictures)} and {len(responses)}")
     cosines = responses.astype(np.float64) @ pictures.astype(np.float64).T
-    return float(100.0 * np.clip(cosines.max(axis=1), -1.0, 1.0).mean())
+    return float(np.clip(cosines.max(axis=1), -1.0, 1.0).mean())
 
 
 class MatchingDegree:
-    """Matching degree under any image-text model.
+    """Matching degree under any image-text model, on the model's own scale.
+
+    The value is ``model.match`` of ``matching_cosine``: 100·cosine for CLIP and ConSE. SigLIP's is the logit of
+    its own scale and bias, which are affine in the cosine, so that it is also the mean of the sentences' logits.
+    The ``spec`` of an instance carries the unit and bounds of its model.
 
     Every response with a word in it is scored by itself, whatever its length; it is judged sentence by
     sentence, so that nothing is cut off at a model's context. A response that says nothing of the picture
@@ -47,12 +50,12 @@ class MatchingDegree:
     of English a German caption says nothing. Without one every response is taken for one of them.
     """
 
-    spec: ClassVar[MetricSpec] = MetricSpec(
+    spec: MetricSpec = MetricSpec(
         name="matching_degree",
         title="Matching degree",
         principle=Principle.CORRECTNESS,
         level="sample",
-        summary="Cosine of picture and response in the space of an image-text model, times 100.",
+        summary="Nearness of picture and response in the space of an image-text model, on the model's scale.",
         unit="100·cosine",
         bounds=(-100.0, 100.0),
         higher_is_better=True,
@@ -72,6 +75,7 @@ class MatchingDegree:
         languages: Sequence[str] = ("en",),
     ) -> None:
         self.model = model
+        self.spec = type(self).spec.on_scale(model.scale)
         self.known = KnownLanguages(language_model, languages)
 
     def score(self, batch: Batch) -> list[Score]:
@@ -88,5 +92,5 @@ class MatchingDegree:
                 scores.append(Score(reason=self.known.reason(foreign[i], "no response text")))
             else:
                 own = np.stack([vectors[sha256] for sha256 in pictures[i]])
-                scores.append(Score(matching_degree(own, responses[i])))
+                scores.append(Score(self.model.match(matching_cosine(own, responses[i]))))
         return scores

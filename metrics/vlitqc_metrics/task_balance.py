@@ -17,7 +17,8 @@ class TaskBalance:
     """Population variance of the percentage of instructions per task, Var(100·n_k/N); 0 is perfect balance.
 
     Details: Gini coefficient (0: even), normalised entropy (1: even), largest over smallest task. A task with
-    less than 2% of the instructions is noted as an issue of kind ``rare_task`` at its records.
+    less than 2% of the instructions is noted as an issue of kind ``rare_task`` at its records. An instruction
+    that could not be tagged is in no count.
     """
 
     spec = MetricSpec(
@@ -38,14 +39,15 @@ class TaskBalance:
         self.tagger = tagger
 
     def features(self, batch: Batch) -> dict[str, Features]:
-        """The task of every turn."""
+        """The tagger's proposal for every turn."""
         return tag_tasks(batch, self.tagger)
 
     def resolve(self, store: FeatureStore) -> DatasetScore:
         """The variance over the tasks that occur, with the long tail as issues."""
-        tasks, index = stored_tasks(store, self.tagger)
+        stored = stored_tasks(store, self.tagger)
+        tasks, index = stored.known()
         if not tasks:
-            return DatasetScore(reason="no instruction", n_total=store.n_samples)
+            return DatasetScore(reason=stored.why_none(), n_total=store.n_samples)
         counts = count_tasks(tasks)
         numbers = np.array(list(counts.values()), np.int64)
         rare = {task: n for task, n in counts.items() if n < RARE_SHARE * len(tasks)}

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
 from vlitqc.analysis.bootstrap import bootstrap_counts
-from vlitqc.types import Batch, DatasetScore, Features, FeatureStore, MetricSpec, Principle, Tagger
+from vlitqc.types import (
+    Batch,
+    Cost,
+    DatasetScore,
+    Features,
+    FeatureStore,
+    Issue,
+    MetricSpec,
+    Principle,
+    Sample,
+    Tagger,
+)
 from vlitqc_metrics._algorithms.diversity import chao1, good_turing_coverage, normalised_entropy
-from vlitqc_metrics._algorithms.tasks import count_tasks, stored_tasks, tag_tasks, task_of_samples
+from vlitqc_metrics._algorithms.tasks import (
+    JudgedTagger,
+    StoredTasks,
+    cost_of_sample,
+    count_tasks,
+    stored_tasks,
+    tag_tasks,
+    task_of_samples,
+)
 
 UNTAGGED = "other"
 
@@ -23,7 +43,12 @@ class TaskDiversity:
     """The number of tasks with at least ``at_least`` instructions each.
 
     Details: instructions by task, normalised entropy (1: all equally frequent), Chao1 estimate of the tasks
-    there would be in unlimited data, Good–Turing coverage, share that fits no task.
+    there would be in unlimited data, Good–Turing coverage, share that fits no task. An instruction that the
+    tagger could not tag (a judge that was down) is in no count: ``n_untagged`` says how many, and an issue of
+    kind ``untagged`` at each of their records says why.
+
+    With a tagger that asks a judge the metric is ``Judged``: it tells the cost for all metrics that share the
+    tagger, since the judge is asked once.
     """
 
     spec = MetricSpec(
@@ -37,27 +62,34 @@ class TaskDiversity:
         higher_is_better=True,
         reduction="one task per instruction; number of tasks over the data set",
         version="1",
-        source="section 4.2.3 of the paper (TagGPT; Li et al. 2023); here similarity to a written taxonomy",
+        source="section 4.2.3 of the paper (TagGPT; Li et al. 2023); or similarity to a written taxonomy",
         columns=("task",),
     )
 
     def __init__(self, tagger: Tagger, *, at_least: int = 2) -> None:
         self.tagger = tagger
         self.at_least = at_least
+        if isinstance(tagger, JudgedTagger):
+            # Only then is the metric Judged. A partial, unlike a closure, travels between processes.
+            self.cost: Callable[[Sample], Cost] = partial(cost_of_sample, tagger)
 
     def features(self, batch: Batch) -> dict[str, Features]:
-        """The task of every turn."""
+        """The tagger's proposal for every turn."""
         return tag_tasks(batch, self.tagger)
 
     def resolve(self, store: FeatureStore) -> DatasetScore:
         """The number of retained tasks, with the table of tasks."""
-        tasks, index = stored_tasks(store, self.tagger)
+        stored = stored_tasks(store, self.tagger)
+        tasks, index = stored.known()
+        issues = _untagged_issues(store, stored)
         if not tasks:
-            return DatasetScore(reason="no instruction", n_total=store.n_samples)
+            return DatasetScore(reason=stored.why_none(), n_total=store.n_samples, issues=issues)
         counts = count_tasks(tasks)
         known = {task: n for task, n in counts.items() if task != UNTAGGED}
         numbers = np.array(list(known.values()), np.int64)
         details: dict[str, object] = {"tasks": counts, "other_share": counts.get(UNTAGGED, 0) / len(tasks)}
+        if n_untagged := len(stored.failures()):
+            details["n_untagged"] = n_untagged
         interval = None
         if known:
             details |= {
@@ -75,5 +107,19 @@ class TaskDiversity:
             n_total=store.n_samples,
             details=details,
             columns={"task": task_of_samples(tasks, index, store.n_samples)},
-            missing="no instruction",
+            missing=stored.why_missing(),
+            issues=issues,
         )
+
+
+def _untagged_issues(store: FeatureStore, stored: StoredTasks) -> list[Issue]:
+    """One issue a sample, with the cause of its first failure."""
+    # Later entries of a dict win, so the first failure of a sample comes last.
+    failures = dict(reversed(stored.failures()))
+    if not failures:
+        return []
+    files, lines, rows, ids = (store.column(name) for name in ("file", "line", "row", "id"))
+    return [
+        Issue("untagged", "warning", f"no task: {why}", files[i], lines[i], rows[i], ids[i])
+        for i, why in sorted(failures.items())
+    ]

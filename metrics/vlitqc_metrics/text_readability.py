@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,16 +31,29 @@ def sample_score(turns: Sequence[tuple[TextLikelihood, TextLikelihood]]) -> Scor
         "oov_share": [t.oov_share for t in texts if t.oov_share is not None],
     }
     means = {name: float(np.mean(values)) for name, values in parts.items() if values}
+    if "mean_logp" in means:
+        means["token_probability"] = math.exp(means["mean_logp"])
     return Score(float(np.mean(lows)), parts=means)
 
 
 class TextReadability:
     """How likely the conversation's texts are under a language model; the unit and scale are the model's.
 
-    Lite: bigram model, mean of log P(w | before) − log max(P(w), 1/N), in nats a word; about 1 for prose,
-    below 0 for shuffled words, below −2 for letter noise (``vlitqc.models.ngram_lm``). For languages other
+    A causal language model (``vlitqc.models.causal_lm``, the paper's reading): 1/NLL, where NLL is the mean of
+    −log P of a token in nats; above 0, and higher is better.
+
+    Bigram counts (``vlitqc.models.ngram_lm``, lite): mean of log P(w | before) − log max(P(w), 1/N), in nats a
+    word; about 1 for prose, below 0 for shuffled words, below −2 for letter noise. For languages other
     than English the value comes from word frequencies alone, which know no order: it is at most 0 (every word
     known), only unknown words lower it, and it is not comparable with English values.
+
+    Parts, each the mean over the sample's texts that the model can measure: ``instruction``, ``response`` (the
+    value of that side), ``mean_logp`` (nats a token), ``token_probability`` = exp of that ``mean_logp``, 0 to 1,
+    the geometric mean probability of a token; bigram counts also ``slor`` and ``oov_share``, the share of
+    unknown words. What a token is, the model says: a word, or a piece of one.
+
+    Args:
+        lm: the language model; the value is its ``TextLikelihood.value``.
     """
 
     spec = MetricSpec(
@@ -48,9 +62,9 @@ class TextReadability:
         principle=Principle.READABILITY,
         level="sample",
         summary=(
-            "How likely the words are in their order: low for word salad, gibberish and broken text. In "
-            "languages other than English it comes from word frequencies alone, is at most 0, and is not "
-            "comparable with English values."
+            "How likely the words are in their order under a language model: low for word salad, gibberish and "
+            "broken text. Bigram counts (lite) know the order of English words only: in other languages their "
+            "value comes from word frequencies alone, is at most 0, and is not comparable with English values."
         ),
         unit="nats per word",
         bounds=(float("-inf"), float("inf")),
@@ -58,13 +72,14 @@ class TextReadability:
         reduction="the less readable of instruction and response; mean over turns; mean over samples",
         version="1",
         source="section 4.2.3 of the paper; SLOR: Lau, Clark & Lappin 2017",
-        parts=("instruction", "response", "mean_logp", "slor", "oov_share"),
+        parts=("instruction", "response", "mean_logp", "token_probability", "slor", "oov_share"),
     )
 
-    def __init__(self, model: LanguageModel) -> None:
-        self.model = model
+    def __init__(self, lm: LanguageModel) -> None:
+        self.lm = lm
+        self.spec = type(self).spec.on_scale(lm.scale)
 
     def score(self, batch: Batch) -> list[Score]:
         """One score a sample; none where no text is long enough or the language is not the model's."""
-        found = iter(turn_likelihoods(batch, self.model))
+        found = iter(turn_likelihoods(batch, self.lm))
         return [sample_score([next(found) for _ in sample.turns]) for sample in batch.samples]

@@ -1,16 +1,23 @@
-"""Visual complexity, classical: how much there is to see in each picture (principle 9)."""
+"""Visual complexity: how much there is to see in each picture (principle 9)."""
 
 from __future__ import annotations
 
-from vlitqc.types import Batch, MetricSpec, Principle, Score
+from dataclasses import replace
+
+from vlitqc.types import Batch, ImageScorer, MetricSpec, Principle, Rgb, Score
 from vlitqc_metrics._algorithms.pictures import mean_over_pictures
+
+# A network that looks at 512 × 512 px of a long picture needs more than that of its longest side.
+_MODEL_SIDE = 2048
 
 
 class VisualComplexity:
     """How complex a sample's pictures look, 0 (one flat colour) to 100.
 
-    The value of one picture is ``visual_complexity.visual_complexity``; a sample's is the mean over its
-    pictures, and the part ``min`` the simplest of them.
+    The value of one picture is the model's, such as IC9600's ICNet; without a model it is
+    ``visual_complexity.visual_complexity``, from classical measures. A sample's value is the mean over its
+    pictures, and the part ``worst`` the simplest of them: the lowest, or the highest where the model says that
+    lower is better.
     """
 
     spec = MetricSpec(
@@ -23,14 +30,34 @@ class VisualComplexity:
         bounds=(0.0, 100.0),
         higher_is_better=True,
         reduction="mean over a sample's pictures; mean over samples",
-        version="1",
+        version="2",
         source="classical measures in the place of IC9600's ICNet (Feng et al. 2023); section 4.2.3 of the paper",
-        parts=("min",),
+        parts=("worst",),
         image_side=512,
     )
 
-    def score(self, batch: Batch) -> list[Score]:
-        """One score a sample; none for text-only samples or where no picture can be read."""
-        from vlitqc_metrics._algorithms.visual_complexity import visual_complexity
+    def __init__(self, model: ImageScorer | None = None) -> None:
+        self._model = model
+        if model is not None:
+            self.spec = replace(type(self).spec.on_scale(model.scale), image_side=_MODEL_SIDE)
 
-        return mean_over_pictures(batch, "visual_complexity", visual_complexity)
+    def score(self, batch: Batch) -> list[Score]:
+        """One score a sample; none for text-only samples or where no picture can be read.
+
+        A fault with one picture is the reason of its samples. Raises ModelUnavailable where the model's weights
+        cannot be read.
+        """
+        if self._model is None:
+            return mean_over_pictures(batch, self.spec.name, _classical)
+        return mean_over_pictures(
+            batch,
+            (self.spec.name, self._model.ref),
+            self._model.score_images,
+            higher_is_better=self.spec.higher_is_better is not False,
+        )
+
+
+def _classical(pictures: list[Rgb]) -> list[float]:
+    from vlitqc_metrics._algorithms.visual_complexity import visual_complexity
+
+    return [visual_complexity(pixels) for pixels in pictures]

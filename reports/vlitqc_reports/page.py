@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any, Protocol
@@ -32,9 +35,12 @@ QUESTIONS = {
 }
 
 _OWN_COLUMNS = {"row", "id", "file", "line", "start", "end", "sha256", "state", "n_turns", "n_images", "task"}
+_BOXES = "object_diversity_boxes"
 _ISSUE_EXAMPLES = 20
 _BAR_ROWS = 12
 _PICTURES = 6
+_MARKS = 20
+_KINDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +91,26 @@ class ReportableRun(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """An object on a picture: its corners as shares of width and height, 0 to 1."""
+
+    label: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
-    """One picture of a sample: a thumbnail, or the fault in its place."""
+    """One picture of a sample: a thumbnail, or the fault in its place. ``objects`` says in words what is on it."""
 
     label: str
     reference: str
     fault: str | None
     thumb: Thumbnail | None
+    marks: tuple[Mark, ...] = ()
+    objects: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,7 +438,7 @@ class Samples:
         self._metrics = [m for m in metrics if m["level"] == "sample" and m["name"] in run.scores.columns]
         self._views: dict[int, SampleView] = {}
         self._input_fault: str | None = None
-        named = set(_OWN_COLUMNS)
+        named = _OWN_COLUMNS | {_BOXES}
         for metric in self._metrics:
             name = metric["name"]
             named |= {name, f"{name}_reason", *(f"{name}_{p}" for p in self._parts(metric))}
@@ -470,7 +489,10 @@ class Samples:
                 for t in record.turns[: most.turns]
             ),
             turns_left_out=max(0, len(record.turns) - most.turns),
-            pictures=tuple(_picture(image) for image in images[:_PICTURES]),
+            pictures=tuple(
+                _picture(image, boxes)
+                for image, boxes in zip(images[:_PICTURES], _boxes(line.get(_BOXES)), strict=False)
+            ),
             pictures_left_out=max(0, len(images) - _PICTURES),
             other_media=tuple(
                 wording.clip(f"{m.kind}: {m.reference}", 160) for m in record.media if m.kind != "image"
@@ -503,7 +525,37 @@ class Samples:
         return tuple(lines)
 
 
-def _picture(image: Image) -> Picture:
+def _boxes(stored: Any) -> Iterator[Any]:
+    """What is stored of each picture's objects, in order, and None for pictures beyond."""
+    found = None
+    if isinstance(stored, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            found = json.loads(stored)
+    return itertools.chain(found if isinstance(found, list) else (), itertools.repeat(None))
+
+
+def _marks(boxes: Any) -> Iterator[Mark]:
+    """The objects of one picture; what is no box is passed over."""
+    for box in boxes if isinstance(boxes, list) else ():
+        if isinstance(box, list) and len(box) == 6 and isinstance(box[0], str):
+            name, confidence, *corners = box
+            if all(isinstance(share, int | float) and 0 <= share <= 1 for share in corners):
+                sure = f" {confidence:.2f}" if isinstance(confidence, float) and 0 <= confidence <= 1 else ""
+                yield Mark(wording.clip(name, 40) + sure, *map(float, corners))
+
+
+def _objects(boxes: Any) -> str:
+    """The most frequent categories in words: "2 × dog, cat"."""
+    names = [box[0] for box in boxes if isinstance(box, list) and box and isinstance(box[0], str)]
+    kinds = Counter(names).most_common()
+    shown = ", ".join(
+        f"{wording.count(n)} × {wording.clip(name, 40)}" if n > 1 else wording.clip(name, 40)
+        for name, n in kinds[:_KINDS]
+    )
+    return f"{shown} and {wording.count(len(kinds) - _KINDS)} more" if len(kinds) > _KINDS else shown
+
+
+def _picture(image: Image, boxes: Any) -> Picture:
     small = thumbnail(image)
     form = " ".join(filter(None, (f"{image.width} × {image.height}" if image.width else "", image.format)))
     return Picture(
@@ -511,6 +563,8 @@ def _picture(image: Image) -> Picture:
         reference=wording.clip(image.reference, 160),
         fault=None if small else wording.clip(image.fault or "no picture", 200),
         thumb=small,
+        marks=tuple(itertools.islice(_marks(boxes), _MARKS)) if small else (),
+        objects=_objects(boxes) if isinstance(boxes, list) else "",
     )
 
 

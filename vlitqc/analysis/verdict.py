@@ -30,6 +30,7 @@ CURES = {
     "near_duplicate_text": "nearly the same response on the same picture occurs again; keep one, or reword",
     "unknown_role": "a speaker is neither side of the conversation; correct the name of the role",
     "broken_character": "half a character was read as U+FFFD; correct the export",
+    "untagged": "the judge did not name their task; run the same command again when it answers",
     "metric_error": "a metric failed on these records; the table says how",
 }
 

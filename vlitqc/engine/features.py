@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vlitqc.types import FloatArray
+
+T = TypeVar("T")
 
 
 class ShardFeatures:
@@ -24,6 +26,7 @@ class ShardFeatures:
         self._starts = np.concatenate([[0], np.cumsum(n_samples)]).astype(np.int64)
         self._joined = joined
         self._seed = seed
+        self._memo: dict[Hashable, Any] = {}
 
     @property
     def n_samples(self) -> int:
@@ -79,6 +82,13 @@ class ShardFeatures:
                 name
             ].to_pylist()
         return values
+
+    def memo(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """The value stored under ``key``, computed on first use."""
+        if key not in self._memo:
+            self._memo[key] = compute()
+        value: T = self._memo[key]
+        return value
 
     def _index(self, shard: int, name: str) -> NDArray[np.int64]:
         index: NDArray[np.int64] = np.load(self._shards[shard] / "features" / f"{name}.index.npy")

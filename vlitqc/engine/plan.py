@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -17,6 +17,17 @@ from vlitqc.types import DatasetMetric, Metric, MetricSpec, ModelRef, SampleMetr
 
 VERSIONS = ("numpy", "pandas", "pyarrow", "pillow", "torch", "sentence-transformers", "spacy", "scikit-image")
 """The packages whose versions can change a number."""
+
+OPTIONAL_VERSIONS = (
+    "open-clip-torch",
+    "pyiqa",
+    "ultralytics",
+    "torchvision",
+    "transformers",
+    "openai",
+    "hanlp",
+)
+"""Those that only some profiles need."""
 
 SHARD_LAYOUT = 1
 """Rises whenever what a shard's folder holds changes its meaning."""
@@ -34,6 +45,7 @@ class Plan:
     decode_threads: int = 2
     seed: int = 0
     allow_outside: bool = False
+    judge_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +61,22 @@ class Planned:
     unavailable: str | None
     models: tuple[tuple[str, ModelRef], ...]
     broken: bool = False
+
+
+def versions() -> dict[str, str]:
+    """The version of each of these packages that is installed."""
+    found = {name: metadata.version(name) for name in VERSIONS}
+    for name in OPTIONAL_VERSIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def without(planned: Planned, error: str) -> Planned:
+    """The metric as one whose model cannot be had, for the reason given."""
+    return replace(planned, metric=None, unavailable=f"model unavailable: {error}", broken=True)
 
 
 def choose_metrics(profile: Profile, asked: Sequence[str] | None) -> tuple[str, ...]:
@@ -73,15 +101,14 @@ def _prepare(profile: Profile, name: str, store: ModelStore) -> Planned:
             f"profile {profile.name}: metrics.{name}.floor: the metric scores the data set, not samples, "
             "so no record can fall below a floor; remove the key"
         )
-    refs = tuple((slot, store.ref(slot)) for slot in entry.models.values())
     if entry.unavailable is not None:
-        return Planned(spec, entry, None, entry.unavailable, refs)
+        return Planned(spec, entry, None, entry.unavailable, ())
+    refs = tuple((slot, store.ref(slot)) for slot in entry.models.values())
     try:
         models = {role: store.get(slot) for role, slot in entry.models.items()}
-    except ModelUnavailable as error:
-        return Planned(spec, entry, None, f"model unavailable: {error}", refs, broken=True)
-    try:
         metric = metric_class(**models, **entry.options)
+    except ModelUnavailable as error:
+        return without(Planned(spec, entry, None, None, refs), str(error))
     except TypeError as error:
         where = (
             f"profile {profile.name}"
@@ -94,7 +121,8 @@ def _prepare(profile: Profile, name: str, store: ModelStore) -> Planned:
         raise UsageError(
             f"metric {name} says level={spec.level} but lacks the methods of {protocol.__name__}"
         )
-    return Planned(spec, entry, metric, None, refs)
+    # The instance knows the scale of its model.
+    return Planned(metric.spec, entry, metric, None, refs)
 
 
 def image_side(profile: Profile, planned: Sequence[Planned]) -> int:
@@ -120,7 +148,7 @@ def fingerprint(plan: Plan, planned: Sequence[Planned]) -> str:
             "layout": SHARD_LAYOUT,
             "vlitqc": metadata.version("vlitqc"),
             "image_root": str(plan.image_root),
-            "versions": {name: metadata.version(name) for name in VERSIONS},
+            "versions": versions(),
             "image_side": image_side(plan.profile, planned),
             "device": plan.device,
             "batch_size": plan.batch_size,

@@ -21,7 +21,7 @@ import json
 import platform
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
@@ -37,13 +37,15 @@ import pyarrow.parquet as pq
 from vlitqc import profiles
 from vlitqc.analysis.verdict import verdict
 from vlitqc.engine import dataset, scorecard
+from vlitqc.engine.estimate import estimate
 from vlitqc.engine.features import ShardFeatures
-from vlitqc.engine.plan import VERSIONS, Plan, Planned, choose_metrics, prepare
+from vlitqc.engine.plan import Plan, Planned, choose_metrics, prepare, versions, without
 from vlitqc.engine.shards import cut, folder, sweep
 from vlitqc.errors import InputError, RunError, UsageError
 from vlitqc.formats import Reader, open_input
 from vlitqc.media import MediaLoader, default_image_root
 from vlitqc.models.store import ModelStore
+from vlitqc.profiles import Profile
 from vlitqc.registry import REPORTS, find
 from vlitqc.types import Image, Origin, Record, Sample
 
@@ -189,6 +191,10 @@ def score(
     report: bool = True,
     command: str | None = None,
     progress: Progress | None = None,
+    lm: str | None = None,
+    judge: Mapping[str, Any] | None = None,
+    judge_limit: int | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Run:
     """Score a data set and return the finished run.
 
@@ -209,6 +215,12 @@ def score(
         report: whether to write ``report.html``.
         command: what to record as the command in ``run.json``.
         progress: told how far the run is.
+        lm: a causal language model in the place of the profile's: a slot of the profile, a folder, a ``.gguf``
+            file or a Hugging Face id in the cache.
+        judge: a judge in the place of the profile's: ``{"model": …}`` with, for a server, ``"url"``.
+        judge_limit: no more calls to each judge than this; what is left unasked is null and asked by the next
+            run.
+        announce: told in a sentence what the judges are about to be asked.
 
     A run that was interrupted is taken up by the same call; finished shards are not computed again.
 
@@ -218,10 +230,16 @@ def score(
         RunError: the run directory is in use or cannot be written.
     """
     started = time.monotonic()
-    for option, value in (("limit", limit), ("batch_size", batch_size), ("workers", workers)):
+    counts = (
+        ("limit", limit),
+        ("batch_size", batch_size),
+        ("workers", workers),
+        ("judge_limit", judge_limit),
+    )
+    for option, value in counts:
         if value is not None and value < 1:
             raise UsageError(f"{option}={value}: expected 1 or more")
-    chosen = profiles.load(profile)
+    chosen = _chosen(profile, lm, judge)
     names = choose_metrics(chosen, metrics)
     target = _target(data, out)
     # An input that cannot be used leaves no folder behind.
@@ -237,17 +255,39 @@ def score(
         root = Path(image_root) if image_root else Path.cwd() if in_memory else _find_root(reader)
         if not root.is_dir():
             raise UsageError(f"the image root {root} is not a folder; pass --image-root DIR")
-        plan = Plan(chosen, names, root.resolve(), device, batch_size, seed=seed, allow_outside=allow_outside)
-        planned = prepare(plan, ModelStore(chosen, device=device))
+        plan = Plan(
+            chosen,
+            names,
+            root.resolve(),
+            device,
+            batch_size,
+            seed=seed,
+            allow_outside=allow_outside,
+            judge_limit=None if judge_limit is None else max(1, judge_limit // workers),
+        )
+        models = ModelStore(chosen, device=device, judge_limit=judge_limit)
+        planned = prepare(plan, models)
         command = command or f"vlitqc.score({str(path)!r}, {profile!r})"
-        info = _info(plan, planned, path, reader, limit, command)
+        info = _info(plan, planned, models, path, reader, limit, command)
         # A run that is under way has no scorecard; one left from before would describe other scores.
         (target / "scorecard.json").unlink(missing_ok=True)
         _write_json(target / "run.json", info | {"state": "running"})
         sweep(target / "shards")
-        shards = _score_shards(plan, target, reader, limit, workers, info["input"]["bytes"], progress)
+        asked = estimate(planned, itertools.islice(reader.records(), limit)) if announce else None
+        if asked and announce:
+            announce(str(asked))
+        n_bytes = info["input"]["bytes"]
+        shards, usage, unusable = _score_shards(plan, target, reader, limit, workers, n_bytes, progress)
+        if judge_limit is not None:
+            # The data-set pass may ask too; it has what the shards left over.
+            spent = max((counts.get("calls", 0) for counts in usage.values()), default=0)
+            models = ModelStore(chosen, device=device, judge_limit=max(0, judge_limit - spent))
+            planned = prepare(plan, models)
+        planned = [without(p, unusable[p.spec.name]) if p.spec.name in unusable else p for p in planned]
         card = _resolve(plan, planned, target, shards, info, time.monotonic() - started, progress)
-        _write_json(target / "run.json", info | {"state": "finished", "seconds": card["seconds"]})
+        usage = _added(usage, models.usage())
+        finished = {"state": "finished", "seconds": card["seconds"], "usage": usage}
+        _write_json(target / "run.json", info | finished)
         _write_json(target / "scorecard.json", card)
         run = Run(target)
         if report:
@@ -265,19 +305,60 @@ def _score_shards(
     workers: int,
     n_bytes: int,
     progress: Progress | None,
-) -> list[tuple[Path, int]]:
-    """Score every shard; returns their folders in order, with the number of readable samples in each."""
+) -> tuple[list[tuple[Path, int]], dict[str, dict[str, int]], dict[str, str]]:
+    """Score every shard; returns their folders in order, each with its number of readable samples, what the
+    judges were asked, and the metrics whose model could not be loaded."""
     from vlitqc.executors.local import run_shards
 
     found: list[tuple[Path, int]] = []
+    usage: dict[str, dict[str, int]] = {}
+    unusable: dict[str, str] = {}
     n = 0
     records = itertools.islice(reader.records(), limit)
     for shard, done in run_shards(plan, target / "shards", cut(records), workers=workers):
         found.append((folder(target / "shards", shard.index), done.n_samples))
+        usage = _added(usage, done.usage)
+        unusable |= done.unavailable
         n += done.n_records
         if progress:
             progress.records(n, shard.records[-1].origin.end, n_bytes)
-    return found
+    return found, usage, unusable
+
+
+def _added(
+    one: Mapping[str, Mapping[str, int]], other: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, int]]:
+    return {
+        slot: {
+            key: one.get(slot, {}).get(key, 0) + other.get(slot, {}).get(key, 0)
+            for key in {**one.get(slot, {}), **other.get(slot, {})}
+        }
+        for slot in {**one, **other}
+    }
+
+
+def _chosen(profile: str, lm: str | None, judge: Mapping[str, Any] | None) -> Profile:
+    """The profile with the language model and the judge of the call in their roles."""
+    chosen = profiles.load(profile)
+    if lm is not None:
+        model = chosen.models.get(lm) or profiles.model_from(
+            lm, role="lm", kind="LanguageModel", backend="causal_lm"
+        )
+        chosen = profiles.rebind(chosen, "lm", model)
+    if judge is not None:
+        options = dict(judge)
+        try:
+            name = str(options["model"])
+        except KeyError:
+            raise UsageError("judge: name the model, as in {'model': 'org/name'}") from None
+        if "url" in options:
+            model = profiles.ModelEntry(
+                "judge", "openai_judge", "Judge", name, "see its publisher", (), options
+            )
+        else:
+            model = profiles.model_from(name, role="judge", kind="Judge", backend="transformers_judge")
+        chosen = profiles.rebind(chosen, "judge", model)
+    return chosen
 
 
 def _resolve(
@@ -354,11 +435,25 @@ def _below_floor(target: Path, sections: Sequence[Mapping[str, Any]]) -> list[tu
     return below
 
 
+def _files(planned: Sequence[Planned], models: ModelStore) -> list[dict[str, Any]]:
+    """Every model file of the run, with the sha256 of what was there."""
+    slots = sorted({slot for p in planned if p.metric is not None for slot in models.slots(p.entry)})
+    return [
+        {"slot": slot, "role": s.file.role, "source": s.file.source, "sha256": s.sha256, "fault": s.fault}
+        for slot in slots
+        for s in models.state(slot)
+    ]
+
+
 def _info(
-    plan: Plan, planned: Sequence[Planned], path: Path, reader: Reader, limit: int | None, command: str
+    plan: Plan,
+    planned: Sequence[Planned],
+    models: ModelStore,
+    path: Path,
+    reader: Reader,
+    limit: int | None,
+    command: str,
 ) -> dict[str, Any]:
-    versions = {"python": platform.python_version(), "vlitqc": metadata.version("vlitqc")}
-    versions |= {name: metadata.version(name) for name in VERSIONS}
     return {
         "command": command,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -384,8 +479,13 @@ def _info(
             "allow_outside": plan.allow_outside,
             "limit": limit,
         },
-        "models": scorecard.model_section(plan.profile, planned),
-        "versions": versions,
+        "models": scorecard.model_section(models, planned),
+        "files": _files(planned, models),
+        "versions": {
+            "python": platform.python_version(),
+            "vlitqc": metadata.version("vlitqc"),
+            **versions(),
+        },
     }
 
 

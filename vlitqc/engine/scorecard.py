@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from vlitqc.engine.plan import Planned
-from vlitqc.profiles import Profile
+from vlitqc.models.store import ModelStore
 from vlitqc.types import Principle
 
 SCHEMA = "vlitqc-scorecard/1"
@@ -79,9 +79,10 @@ def issue_section(issues: pa.Table) -> list[dict[str, Any]]:
     ]
 
 
-def model_section(profile: Profile, planned: Sequence[Planned]) -> list[dict[str, Any]]:
-    """Every model that the run used."""
-    used = {slot: ref for p in planned if p.metric is not None for slot, ref in p.models}
+def model_section(models: ModelStore, planned: Sequence[Planned]) -> list[dict[str, Any]]:
+    """Every model that the run used, also those that models use."""
+    slots = {slot for p in planned if p.metric is not None for slot in models.slots(p.entry)}
+    used = {slot: models.ref(slot) for slot in slots}
     return [
         {
             "slot": slot,
@@ -89,8 +90,8 @@ def model_section(profile: Profile, planned: Sequence[Planned]) -> list[dict[str
             "name": ref.name,
             "revision": ref.revision,
             "sha256": ref.sha256,
-            "licence": profile.models[slot].licence,
-            "package": next((f.package for f in profile.models[slot].files), None),
+            "licence": models.profile.models[slot].licence,
+            "package": next((f.package for f in models.profile.models[slot].files), None),
         }
         for slot, ref in sorted(used.items())
     ]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from vlitqc.engine.plan import Plan, Planned, fingerprint, image_side, prepare
+from vlitqc.engine.plan import Plan, Planned, fingerprint, image_side, prepare, without
 from vlitqc.engine.shards import Done, Shard, folder, read_done, shard_fingerprint, write_shard
+from vlitqc.errors import ModelUnavailable
 from vlitqc.media import MediaLoader, issue_kind
 from vlitqc.models.store import ModelStore
 from vlitqc.types import (
@@ -46,9 +48,10 @@ BASE_COLUMNS: dict[str, pa.DataType] = {
 
 
 def metric_columns(spec: MetricSpec) -> dict[str, pa.DataType]:
-    """The columns of a sample metric: value, parts, reason."""
+    """The columns of a sample metric: value, parts, notes, reason."""
     parts = {f"{spec.name}_{part}": pa.float64() for part in spec.parts}
-    return {spec.name: pa.float64(), **parts, f"{spec.name}_reason": pa.string()}
+    notes = {f"{spec.name}_{note}": pa.string() for note in spec.notes}
+    return {spec.name: pa.float64(), **parts, **notes, f"{spec.name}_reason": pa.string()}
 
 
 class ShardScorer:
@@ -57,7 +60,8 @@ class ShardScorer:
     def __init__(self, plan: Plan, shards: Path) -> None:
         self.plan = plan
         self.shards = shards
-        self.planned = prepare(plan, ModelStore(plan.profile, device=plan.device))
+        self.models = ModelStore(plan.profile, device=plan.device, judge_limit=plan.judge_limit)
+        self.planned = prepare(plan, self.models)
         self.fingerprint = fingerprint(plan, self.planned)
         self.media = MediaLoader(
             plan.image_root,
@@ -67,31 +71,49 @@ class ShardScorer:
         )
 
     def score(self, shard: Shard) -> Done:
-        """Score the shard, or take it over if an earlier run finished exactly the same."""
+        """Score the shard, or take it over if an earlier run finished exactly the same.
+
+        A shard with faults that may pass (a server that was down) is scored again. The ``usage`` returned is
+        that of this call.
+        """
         path = folder(self.shards, shard.index)
         mark = self._mark(shard)
         done = read_done(path)
-        if done is not None and done.fingerprint == mark:
-            return done
+        if done is not None and done.fingerprint == mark and not done.retry:
+            return replace(done, usage={})
+        before = self.models.usage()
         samples = [r for r in shard.records if isinstance(r, Sample)]
         scores: dict[str, list[Score]] = {p.spec.name: [] for p in self.planned if p.spec.level == "sample"}
         features: dict[str, list[Features]] = {}
         issues = [issue for record in shard.records for issue in record.issues]
+        unusable = {}
         offset = 0
         for batch in self._batches(samples):
             issues += _media_issues(batch)
             fresh: dict[str, Features] = {}
-            for planned in self.planned:
-                if planned.spec.level == "sample":
-                    scores[planned.spec.name] += _scores(planned, batch)
-                else:
-                    found, faults = _features(planned, batch)
-                    issues += faults
-                    fresh = found | fresh
+            for at, planned in enumerate(self.planned):
+                try:
+                    if planned.spec.level == "sample":
+                        scores[planned.spec.name] += _scores(planned, batch)
+                    else:
+                        found, faults = _features(planned, batch)
+                        issues += faults
+                        fresh = found | fresh
+                except ModelUnavailable as error:
+                    # It would fail for every sample alike, after reading the weights anew each time.
+                    unusable[planned.spec.name] = str(error)
+                    self.planned[at] = without(planned, str(error))
+                    if planned.spec.level == "sample":
+                        scores[planned.spec.name] += _scores(self.planned[at], batch)
             for name, feature in fresh.items():
-                features.setdefault(name, []).append(Features(feature.values, feature.index + offset))
+                moved = Features(feature.values, feature.index + offset, feature.retry)
+                features.setdefault(name, []).append(moved)
             offset += len(batch)
-        done = Done(mark, len(shard.records), len(samples))
+        retry = any(score.retry for column in scores.values() for score in column)
+        retry = retry or any(part.retry for parts in features.values() for part in parts)
+        usage = used_since(before, self.models.usage())
+        # What is missing may be installed before the same command comes again.
+        done = Done(mark, len(shard.records), len(samples), retry or bool(unusable), usage, unusable)
         failed = {issue.row for issue in issues if issue.severity == "error"}
         if any(planned.broken for planned in self.planned):
             failed = {record.origin.row for record in shard.records}
@@ -139,9 +161,20 @@ class ShardScorer:
                     row[name] = score.value
                     row[f"{name}_reason"] = score.reason
                     row |= {f"{name}_{part}": value for part, value in score.parts.items()}
+                    row |= {f"{name}_{note}": text for note, text in score.notes.items()}
                 position += 1
             rows.append(row)
         return pa.Table.from_pylist(rows, schema=pa.schema(list(schema.items())))
+
+
+def used_since(
+    before: Mapping[str, Mapping[str, int]], now: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, int]]:
+    """What was asked of each judge between two states of ``ModelStore.usage``."""
+    return {
+        slot: {key: n - before.get(slot, {}).get(key, 0) for key, n in counts.items()}
+        for slot, counts in now.items()
+    }
 
 
 def _scores(planned: Planned, batch: Batch) -> list[Score]:
@@ -185,7 +218,7 @@ def _features(planned: Planned, batch: Batch) -> tuple[dict[str, Features], list
     named: dict[str, list[Features]] = {}
     for i, part in enumerate(parts):
         for name, feature in part.items():
-            named.setdefault(name, []).append(Features(feature.values, feature.index + i))
+            named.setdefault(name, []).append(Features(feature.values, feature.index + i, feature.retry))
     return {name: _join(found) for name, found in named.items()}, faults
 
 
@@ -195,11 +228,15 @@ def _isolated(
     """``run`` on the batch; if that raises, on each sample by itself, so that only the culprit is lost."""
     try:
         return run(batch)
+    except ModelUnavailable:
+        raise
     except Exception:  # noqa: BLE001 - a metric may raise anything; the culprit is found below
         results: list[R] = []
         for i, sample in enumerate(batch.samples):
             try:
                 results += run(batch.part(i))
+            except ModelUnavailable:
+                raise
             except Exception as error:  # noqa: BLE001 - it becomes the sample's reason
                 results += failed(f"error: {type(error).__name__}: {error}", sample)
         return results
@@ -207,12 +244,13 @@ def _isolated(
 
 def _join(parts: Sequence[Features]) -> Features:
     index = np.concatenate([p.index for p in parts])
+    retry = any(p.retry for p in parts)
     arrays = [p.values for p in parts if isinstance(p.values, np.ndarray)]
     if arrays:
         # A batch without a picture cannot know the width of the vectors, so empty blocks are left out.
         filled = [a for a in arrays if len(a)] or arrays[:1]
-        return Features(np.concatenate(filled).astype(np.float32, copy=False), index)
-    return Features([text for p in parts for text in p.values], index)
+        return Features(np.concatenate(filled).astype(np.float32, copy=False), index, retry)
+    return Features([text for p in parts for text in p.values], index, retry)
 
 
 def _media_issues(batch: Batch) -> list[Issue]:

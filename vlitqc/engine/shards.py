@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +36,19 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The marker of a finished shard."""
+    """The marker of a finished shard.
+
+    ``retry``: it holds faults that may pass, so the same command scores it again. ``usage`` counts what its
+    judges were asked, by slot. ``unavailable`` names the metrics whose model could not be loaded, with the
+    reason.
+    """
 
     fingerprint: str
     n_records: int
     n_samples: int
+    retry: bool = False
+    usage: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    unavailable: Mapping[str, str] = field(default_factory=dict)
 
 
 def shard_size(index: int) -> int:

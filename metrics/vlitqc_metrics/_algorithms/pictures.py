@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
+from vlitqc.errors import VlitqcError
 from vlitqc.types import Batch, Image, Rgb, Sample, Score
 
 TEXT_ONLY = "text-only"
+
+Values = Callable[[list[Rgb]], Iterable[float]]
+"""One number a picture, in order."""
 
 
 def no_picture(sample: Sample, images: Sequence[Image]) -> Score:
@@ -21,24 +25,55 @@ def no_picture(sample: Sample, images: Sequence[Image]) -> Score:
     return Score(reason=f"no picture, only {' and '.join(kinds)}" if kinds else TEXT_ONLY)
 
 
-def mean_over_pictures(batch: Batch, key: str, value: Callable[[Rgb], float]) -> list[Score]:
-    """Each sample's mean of ``value`` over its readable pictures, with the lowest as the part ``min``.
+def mean_over_pictures(
+    batch: Batch,
+    key: Hashable,
+    values: Values,
+    *,
+    higher_is_better: bool = True,
+) -> list[Score]:
+    """Each sample's mean over its readable pictures, with the part ``worst``: their lowest value, or their
+    highest where lower is better.
 
-    Every distinct picture of the batch is valued once. A sample without a readable picture has no score.
+    ``values`` gives one number a picture; every distinct picture of the batch is in its one call. A sample
+    without a readable picture has no score, and neither has one with a picture for which ``values`` raises.
     """
-    values = batch.memo(
-        key,
-        lambda: {
-            sha256: value(image.pixels)
-            for sha256, image in batch.distinct_images().items()
-            if image.pixels is not None
-        },
-    )
+    found = batch.memo(key, lambda: _by_sha256(batch, values))
+    worst = min if higher_is_better else max
     scores: list[Score] = []
     for sample, images in zip(batch.samples, batch.images, strict=True):
-        found = [values[image.sha256] for image in images if image.pixels is not None]
-        if found:
-            scores.append(Score(sum(found) / len(found), parts={"min": min(found)}))
+        own = [found[image.sha256] for image in images if image.pixels is not None]
+        faults = [value for value in own if isinstance(value, str)]
+        numbers = [value for value in own if not isinstance(value, str)]
+        if faults:
+            scores.append(Score(reason=faults[0], fault=True))
+        elif numbers:
+            scores.append(Score(sum(numbers) / len(numbers), parts={"worst": worst(numbers)}))
         else:
             scores.append(no_picture(sample, images))
     return scores
+
+
+def _by_sha256(batch: Batch, values: Values) -> dict[str, float | str]:
+    """The value of every distinct picture by content hash, or why it has none."""
+    pictures = {
+        sha256: image.pixels for sha256, image in batch.distinct_images().items() if image.pixels is not None
+    }
+    if not pictures:
+        return {}
+    try:
+        return _numbers(pictures, values)
+    except VlitqcError:
+        raise  # the model itself is at fault, and would be for every picture
+    except Exception:  # noqa: BLE001 - a model may raise anything; the culprit is found below
+        found: dict[str, float | str] = {}
+        for sha256, pixels in pictures.items():
+            try:
+                found |= _numbers({sha256: pixels}, values)
+            except Exception as error:  # noqa: BLE001 - it becomes the reason of this picture's samples
+                found[sha256] = f"error: {type(error).__name__}: {error}"
+        return found
+
+
+def _numbers(pictures: dict[str, Rgb], values: Values) -> dict[str, float | str]:
+    return dict(zip(pictures, map(float, values(list(pictures.values()))), strict=True))

@@ -4,38 +4,95 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlitqc.types import Batch, Features, FeatureStore, Tagger
+from vlitqc.media_tokens import strip_media_tokens
+from vlitqc.types import Batch, Cost, Features, FeatureStore, Sample, Tag, Tagger
 from vlitqc_metrics._algorithms.texts import instructions
 
 
+@runtime_checkable
+class JudgedTagger(Tagger, Protocol):
+    """A tagger that asks a judge, and can say beforehand how much."""
+
+    def cost_of(self, instructions: Sequence[str]) -> Cost:
+        """What proposing and settling these instructions asks of the judge, at most."""
+        ...
+
+
+def cost_of_sample(tagger: JudgedTagger, sample: Sample) -> Cost:
+    """What the tagger asks of its judge for one sample, at most."""
+    return tagger.cost_of([strip_media_tokens(turn.instruction) for turn in sample.turns])
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTasks:
+    """The tag of every instruction of a run, in order, and the sample of each, ``int64[n]``."""
+
+    tags: list[Tag]
+    index: NDArray[np.int64]
+
+    def known(self) -> tuple[list[str], NDArray[np.int64]]:
+        """The tasks of the instructions that have one, and the sample of each."""
+        rows = np.array([i for i, tag in enumerate(self.tags) if tag.task is not None], np.int64)
+        return [tag.task for tag in self.tags if tag.task is not None], self.index[rows]
+
+    def failures(self) -> list[tuple[int, str]]:
+        """The sample of each instruction that could not be tagged, and why, in order."""
+        return [
+            (sample, tag.failure)
+            for sample, tag in zip(self.index.tolist(), self.tags, strict=True)
+            if tag.failure is not None
+        ]
+
+    def why_none(self) -> str:
+        """Why there is no task at all: no instruction, or the most frequent failure."""
+        failures = Counter(why for _, why in self.failures())
+        if not failures:
+            return "no instruction"
+        return f"no instruction could be tagged: {failures.most_common(1)[0][0]}"
+
+    def why_missing(self) -> str:
+        """Why a sample has no task when others do."""
+        failures = Counter(why for _, why in self.failures())
+        if not failures:
+            return "no instruction"
+        return f"no instruction, or it could not be tagged: {failures.most_common(1)[0][0]}"
+
+
 def task_feature(tagger: Tagger) -> str:
-    """The name of the feature that holds the tags of this tagger."""
+    """The name of the feature that holds the proposals of this tagger."""
     return f"tasks-{tagger.ref.key}"
 
 
 def tag_tasks(batch: Batch, tagger: Tagger) -> dict[str, Features]:
-    """One task a turn, tagged once however many metrics ask."""
+    """The tagger's proposal for every turn, asked for once however many metrics need it."""
 
     def compute() -> Features:
         texts, index = instructions(batch)
         n_images = [len(batch.samples[i].images) for i in index]
-        return Features([tag.task for tag in tagger.tag(texts, n_images)], index)
+        return Features(tagger.propose(texts, n_images), index)
 
     name = task_feature(tagger)
     return {name: batch.memo(name, compute)}
 
 
-def stored_tasks(store: FeatureStore, tagger: Tagger) -> tuple[list[str], NDArray[np.int64]]:
-    """The task of every turn of the run, and the sample of each."""
-    return store.strings(task_feature(tagger))
+def stored_tasks(store: FeatureStore, tagger: Tagger) -> StoredTasks:
+    """The tag of every turn of the run, settled once however many metrics need it."""
+
+    def compute() -> StoredTasks:
+        proposals, index = store.strings(task_feature(tagger))
+        return StoredTasks(tagger.settle(proposals), index)
+
+    return store.memo(task_feature(tagger), compute)
 
 
 def task_of_samples(tasks: Sequence[str], index: NDArray[np.int64], n: int) -> list[str | None]:
-    """Each sample's most frequent task, the earlier one on a tie; None for a sample without turns."""
+    """Each sample's most frequent task, the earlier one on a tie; None for a sample without one."""
     counts: list[Counter[str]] = [Counter() for _ in range(n)]
     for task, sample in zip(tasks, index, strict=True):
         counts[sample][task] += 1

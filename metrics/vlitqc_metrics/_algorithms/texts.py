@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,16 +21,19 @@ def responses(batch: Batch) -> tuple[list[str], NDArray[np.int64]]:
     return batch.memo("responses", lambda: _side(batch, "response"))
 
 
+def side_likelihoods(
+    batch: Batch, model: LanguageModel, side: Literal["instruction", "response"]
+) -> list[TextLikelihood]:
+    """What the model says of every turn's instruction or response, asked once a batch."""
+    texts, _ = instructions(batch) if side == "instruction" else responses(batch)
+    return batch.memo(("likelihood", model.ref, side), lambda: model.likelihood(texts))
+
+
 def turn_likelihoods(batch: Batch, model: LanguageModel) -> list[tuple[TextLikelihood, TextLikelihood]]:
-    """What the model says of every turn's (instruction, response), asked once a batch."""
-
-    def compute() -> list[tuple[TextLikelihood, TextLikelihood]]:
-        asked, _ = instructions(batch)
-        answered, _ = responses(batch)
-        found = model.likelihood([*asked, *answered])
-        return list(zip(found[: len(asked)], found[len(asked) :], strict=True))
-
-    return batch.memo(("likelihood", model.ref), compute)
+    """What the model says of every turn's (instruction, response), each asked once a batch."""
+    asked = side_likelihoods(batch, model, "instruction")
+    answered = side_likelihoods(batch, model, "response")
+    return list(zip(asked, answered, strict=True))
 
 
 def _side(batch: Batch, side: str) -> tuple[list[str], NDArray[np.int64]]:

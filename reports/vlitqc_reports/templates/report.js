@@ -44,6 +44,18 @@
     gallery.querySelector("h3").after(toggle);
   }
 
+  // Draw or hide the objects on every picture of a gallery.
+  for (const gallery of all("#samples .part")) {
+    if (!gallery.querySelector(".marks")) continue;
+    const draw = button("Show objects", () => {
+      const shown = gallery.classList.toggle("marked");
+      draw.setAttribute("aria-pressed", String(shown));
+    });
+    draw.classList.add("toggle");
+    draw.setAttribute("aria-pressed", "false");
+    gallery.querySelector("h3").after(draw);
+  }
+
   // A printed page has no folds, except raw details.
   let closed = [];
   window.addEventListener("beforeprint", () => {

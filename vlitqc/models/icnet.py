@@ -1,0 +1,140 @@
+"""ICNet: how complex a picture looks to people, from a network trained on 9,600 pictures that people rated.
+
+Feng et al., *IC9600: A Benchmark Dataset for Automatic Image Complexity Assessment*, TPAMI 2023. The weights
+``ck.pth`` come from their repository (github.com/tinglyfeng/IC9600) and are not shipped here. The layout of
+their checkpoint (names, shapes, 246 tensors, 20,328,074 parameters) is followed exactly; what was run here had
+random weights, on a CPU.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlitqc.errors import ModelUnavailable
+from vlitqc.models.state_dict import fit, read_state_dict
+from vlitqc.models.torch_device import torch_device
+from vlitqc.types import FloatArray, ModelRef, Rgb, Scale
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+PRECISIONS = ("auto", "fp32")
+
+_SIDE = 512
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_STD = np.array([0.229, 0.224, 0.225], np.float32)
+_WHAT = "ICNet"
+_CURE = "get ck.pth as https://github.com/tinglyfeng/IC9600 says, and name its path in the profile"
+
+
+def preprocess(image: Rgb) -> FloatArray:
+    """``float32[3, 512, 512]``: resized whole, whatever its shape (bilinear, anti-aliased), ImageNet mean and std."""
+    from PIL import Image as Pillow
+
+    resized = Pillow.fromarray(image).resize((_SIDE, _SIDE), Pillow.Resampling.BILINEAR)
+    pixels = np.asarray(resized, dtype=np.float32) / np.float32(255)
+    return np.ascontiguousarray(((pixels - _MEAN) / _STD).transpose(2, 0, 1))
+
+
+class ICNet:
+    """Image scorer; ``files["checkpoint"]`` is IC9600's ``ck.pth``, read with ``weights_only``.
+
+    A value is 100 times the network's score, 0 (nothing to see) to 100 (most complex). ``batch_size`` pictures
+    go through the network at once, which changes a value by float rounding only. ``precision``: ``auto``
+    computes in bfloat16 on a GPU that has it, else in float16 there; ``fp32`` in float32; a CPU always computes
+    in float32. Nothing loads before the first picture; loading happens once an object, and is safe from several
+    threads.
+    """
+
+    def __init__(
+        self,
+        ref: ModelRef,
+        files: Mapping[str, Path],
+        *,
+        batch_size: int = 8,
+        precision: str = "auto",
+        device: str = "auto",
+    ) -> None:
+        if "checkpoint" not in files:
+            raise ModelUnavailable(f"ICNet needs its weights: a file with the role 'checkpoint'; {_CURE}")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise TypeError(f"batch_size must be a whole number above 0, got {batch_size!r}")
+        if precision not in PRECISIONS:
+            raise TypeError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+        self.ref = ref
+        self._checkpoint = files["checkpoint"]
+        self._batch_size = batch_size
+        self._precision = precision
+        self._device_name = device
+        self._lock = threading.Lock()
+        self._loaded: tuple[Any, str] | None = None
+
+    @property
+    def scale(self) -> Scale:
+        """0 to 100, higher is more complex."""
+        return Scale("", (0.0, 100.0), True, "ICNet (IC9600, Feng et al. 2023)")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Weights do not travel between processes, and a lock cannot.
+        return {
+            "ref": self.ref,
+            "files": {"checkpoint": self._checkpoint},
+            "options": {
+                "batch_size": self._batch_size,
+                "precision": self._precision,
+                "device": self._device_name,
+            },
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["ref"], state["files"], **state["options"])  # type: ignore[misc]
+
+    def score_images(self, images: Sequence[Rgb]) -> NDArray[np.float64]:
+        """100 times the network's score of each picture, ``float64[n]``.
+
+        Raises ModelUnavailable where the file is not ICNet's checkpoint, and ValueError where it gives a number
+        that is not finite.
+        """
+        if not images:
+            return np.empty(0, np.float64)
+        import torch
+
+        network, device = self.load()
+        found: list[NDArray[np.float64]] = []
+        with torch.inference_mode(), self._autocast(device):
+            for start in range(0, len(images), self._batch_size):
+                pixels = np.stack([preprocess(image) for image in images[start : start + self._batch_size]])
+                scores = network(torch.from_numpy(pixels).to(device))
+                found.append(100 * scores.double().cpu().numpy())
+        values = np.concatenate(found)
+        if not np.isfinite(values).all():
+            raise ValueError(f"ICNet gives no finite score; {self._checkpoint} may be damaged")
+        return values
+
+    def load(self) -> tuple[Any, str]:
+        """The network and its device; reads the checkpoint at the first call."""
+        with self._lock:
+            if self._loaded is None:
+                from vlitqc.models.icnet_network import ICNetwork
+
+                device = torch_device(self._device_name)
+                state = read_state_dict(self._checkpoint, _WHAT, _CURE)
+                network = ICNetwork()
+                fit(network, state, self._checkpoint, _WHAT, _CURE)
+                self._loaded = network.eval().to(device), device
+            return self._loaded
+
+    def _autocast(self, device: str) -> AbstractContextManager[Any]:
+        import torch
+
+        if device != "cuda" or self._precision == "fp32":
+            return nullcontext()
+        has_bfloat16 = torch.cuda.is_bf16_supported()
+        return torch.autocast("cuda", torch.bfloat16 if has_bfloat16 else torch.float16)
