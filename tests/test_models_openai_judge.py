@@ -1065,7 +1065,8 @@ def test_a_real_model_over_http(
         assert not answer.retry
     print(
         f"\nSmolLM2 over HTTP: {stats['calls']} calls in {stats['milliseconds'] / 1000:.1f} s, "
-        f"{len(whole)} whole answers, {len(parsed)} of 10 parsed; all that it said: {[reply['text'] for reply in replies]}"
+        f"{len(whole)} whole answers, {len(parsed)} of 10 parsed; "
+        f"all that it said: {[reply['text'] for reply in replies]}"
     )
     again = judge(url, model=model)
     assert again.ask(questions, 2) == answers

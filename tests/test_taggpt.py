@@ -172,7 +172,10 @@ def test_a_tag_is_short_and_of_plain_words(text: str, tag: str | None) -> None:
 def test_lists_are_read_strictly(answer: str, tags: tuple[str, ...] | None) -> None:
     tagger = TagGPT(REF, {}, Scripted({"Count": [answer]}), Axes())
     (found,) = tagger.propose(["Count"], [1])
-    assert Proposal.load(found) == Proposal("Count", () if tags is None else (tags,))
+    unread = "judge: none of its 1 lists of tags can be read"
+    assert Proposal.load(found) == (
+        Proposal("Count", (), unread) if tags is None else Proposal("Count", (tags,))
+    )
 
 
 # ---------------------------------------------------------------- the steps, one by one
@@ -283,7 +286,9 @@ def test_with_fewer_tags_there_are_fewer_numbers() -> None:
     judge = Scripted({"a": [["one"]] * 5, "b": [["two"]] * 5}, {"a": ['{"tag": 3}', "7", "two"], "b": ["0"]})
     tagger = TagGPT(REF, {}, judge, Axes())
     # A number beyond the list is no vote.
-    assert tasks(tagger, ["a", "b"]) == ["two", "other"]
+    assert tasks(tagger, ["a", "b"]) == ["two", None]
+    (_, unread) = tagger.settle(tagger.propose(["a", "b"], [1, 1]))
+    assert unread.failure == "judge: none of its 1 picks of a tag can be read"
     question = judge.asked[-1]
     assert question.choices == ('{"tag": 1}', '{"tag": 2}')
     assert question.schema is not None

@@ -53,7 +53,10 @@ def write_paper_profile(folder: Path, *, quality: str = "cnniqa") -> Path:
             'uses = { text = "clip" }\noptions = { vocabulary = "coco", confidence = 0.01 }',
         ),
         _slot("llama", "causal_lm", "LanguageModel", ("folder", write_causal(folder / "llama", context=512))),
-        _slot("llama_chat", "transformers_judge", "Judge", ("checkpoint", smollm2())),
+        _slot(
+            "llama_chat", "transformers_judge", "Judge", ("checkpoint", smollm2()),
+            "options = { temperature = 0.7 }",
+        ),
         _slot("llava", "transformers_judge", "Judge", ("folder", write_llava(folder / "llava"))),
         '[models.tagger]\nbackend = "taggpt"\nkind = "Tagger"\nname = "TagGPT"\nlicence = "none"\n'
         'uses = { judge = "llama_chat", encoder = "simcse" }\n',

@@ -120,12 +120,13 @@ class TagGPT:
     4. *Cut* by ``coverage``: the fewest first tags that were proposed for this share of the instructions that
        have any tag left. The paper does not say what covers what; this is a reading.
     5. *Assign.* The judge picks one of the 10 tags whose vectors are nearest to the instruction's, ``votes``
-       times; the most frequent pick is the task, on a tie the tag of higher rank. Without a pick that can be
-       read, a word or a tag, the task is ``other``. A single tag needs no pick.
+       times; the most frequent pick is the task, on a tie the tag of higher rank. An instruction without a
+       word, and all where no tag is left, have the task ``other``. A single tag needs no pick.
 
     Equal instructions are one for the judge, and count as often as they occur. An instruction about which the
-    judge could not be asked, or not often enough for a fault that may pass, has no task but the failure, and
-    stands in no count; ``settle`` asks again about those whose first step failed. Both steps give the judge the
+    judge could not be asked, or not often enough for a fault that may pass, or none of whose answers can be
+    read, has no task but the failure, and stands in no count; ``settle`` asks again about those whose first
+    step failed. Both steps give the judge the
     text of the data set, and the second one tags that come from it, as fenced data.
 
     Args:
@@ -211,6 +212,8 @@ class TagGPT:
                 failure = _failure(answer)
                 given = () if failure else answer.texts
                 lists = tuple(tags for raw in given if (tags := self._read_tags(raw)) is not None)
+                if not lists and failure is None:
+                    failure = f"judge: none of its {len(given)} lists of tags can be read"
                 found[text] = Proposal(text, lists, failure)
         return found
 
@@ -255,7 +258,9 @@ class TagGPT:
         numbers = [self._select_prompt.parse(text) for text in answer.texts]
         picks = [int(number) for number in numbers if number is not None]
         votes = Counter(candidates[n - 1] for n in picks if n <= len(candidates))
-        return Tag(min(votes, key=lambda tag: (-votes[tag], rank[tag]), default=OTHER))
+        if not votes:
+            return Tag(None, f"judge: none of its {len(numbers)} picks of a tag can be read")
+        return Tag(min(votes, key=lambda tag: (-votes[tag], rank[tag])))
 
     def _propose_question(self, text: str) -> Question:
         return self._propose_prompt.question({"instruction": text})

@@ -133,7 +133,8 @@ class TransformersJudge:
         """``votes`` answers to each question, in order.
 
         With choices each answer is one of them, drawn from ``weigh`` at the judge's temperature; without, the
-        model writes at most ``max_tokens`` tokens. Raises ModelUnavailable where the model cannot be loaded.
+        model writes at most ``max_tokens`` tokens. With a schema its answer is begun for it (:func:`opening`)
+        and ends with its JSON object. Raises ModelUnavailable where the model cannot be loaded.
         """
         found: list[Answers | None] = [None] * len(questions)
         closed = [i for i, question in enumerate(questions) if question.choices]
@@ -191,7 +192,7 @@ class TransformersJudge:
         distinct = votes if temperature else min(votes, 1)
         rows = [(i, vote) for i in range(len(questions)) for vote in range(distinct)]
         pictures = [self._pictures(question) for question in questions]
-        keys = [self._key("ask", questions[i], pictures[i], temperature, vote) for i, vote in rows]
+        keys = [self._key("write", questions[i], pictures[i], temperature, vote) for i, vote in rows]
 
         def compute(places: Sequence[int]) -> list[str | Failed]:
             asked = [rows[place][0] for place in places]
@@ -460,7 +461,7 @@ class Chat:
         """One answer a question, sampled with its own seed; all have the same ``max_tokens``."""
         import torch
         import transformers
-        from transformers import LogitsProcessor, LogitsProcessorList
+        from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
         class Gumbel(LogitsProcessor):
             """Adds Gumbel noise: the largest of log p / T + noise is a draw from p^(1/T)."""
@@ -472,9 +473,30 @@ class Chat:
                 noise = np.stack([row.gumbel(size=scores.shape[-1]) for row in self.rows])
                 return scores.float() / temperature + torch.from_numpy(noise).to(scores.device, torch.float32)
 
+        def texts(tokens: Any, n_before: int, starts: Sequence[str]) -> list[str]:
+            written = self.tokenizer.batch_decode(tokens[:, n_before:], skip_special_tokens=True)
+            return [start + text for start, text in zip(starts, written, strict=True)]
+
+        class Closed(StoppingCriteria):
+            """A row is done when its JSON object is whole."""
+
+            def __init__(self, n_before: int, starts: Sequence[str]) -> None:
+                self.n_before, self.starts = n_before, starts
+
+            def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+                whole = [
+                    bool(start) and end_of_object(text) is not None
+                    for start, text in zip(
+                        self.starts, texts(input_ids, self.n_before, self.starts), strict=True
+                    )
+                ]
+                return torch.tensor(whole, device=input_ids.device)
+
         def run(places: Sequence[int]) -> list[str | Failed]:
             room = questions[places[0]].max_tokens
-            inputs = self._inputs([questions[i] for i in places], [pictures[i] for i in places], room)
+            starts = [opening(questions[i].schema) for i in places]
+            inputs = self._inputs([questions[i] for i in places], [pictures[i] for i in places], room, starts)
+            n_before = inputs["input_ids"].shape[1]
             settings: Any = transformers.GenerationConfig
             plan = settings(
                 max_new_tokens=room,
@@ -485,10 +507,17 @@ class Chat:
             )
             noisy = LogitsProcessorList([Gumbel([seeds[i] for i in places])] if temperature else [])
             with torch.inference_mode():
-                tokens = self.model.generate(**inputs, generation_config=plan, logits_processor=noisy)
-            fresh = tokens[:, inputs["input_ids"].shape[1] :]
-            self.tokens_out += int((fresh != self.tokenizer.pad_token_id).sum())
-            return list(self.tokenizer.batch_decode(fresh, skip_special_tokens=True))
+                tokens = self.model.generate(
+                    **inputs,
+                    generation_config=plan,
+                    logits_processor=noisy,
+                    stopping_criteria=StoppingCriteriaList([Closed(n_before, starts)]),
+                )
+            self.tokens_out += int((tokens[:, n_before:] != self.tokenizer.pad_token_id).sum())
+            return [
+                text[: end_of_object(text)] if start else text
+                for start, text in zip(starts, texts(tokens, n_before, starts), strict=True)
+            ]
 
         return self._each(questions, pictures, run)
 
@@ -521,12 +550,20 @@ class Chat:
             return [(places[0], Failed(f"model {self.name} failed on it: {_told(error)}"))]
 
     def _inputs(
-        self, questions: Sequence[Question], pictures: Sequence[Sequence[Rgb]], room: int
+        self,
+        questions: Sequence[Question],
+        pictures: Sequence[Sequence[Rgb]],
+        room: int,
+        starts: Sequence[str] | None = None,
     ) -> dict[str, Any]:
-        """Tensors for the model, padded on the left. Raises TooLong unless ``room`` more tokens fit."""
+        """Tensors for the model, padded on the left, with the beginnings of its answers where there are any.
+
+        Raises TooLong unless ``room`` more tokens fit.
+        """
         from PIL import Image as Pillow
 
         texts = [self.render(question) for question in questions]
+        texts = [text + start for text, start in zip(texts, starts or [""] * len(texts), strict=True)]
         bos = self.tokenizer.bos_token
         # A template that writes the mark of the beginning has written all marks.
         marks = not (bos and texts[0].startswith(bos))
@@ -775,6 +812,30 @@ def _common_start(rows: Sequence[Sequence[int]]) -> list[int]:
             break
         start.append(column[0])
     return start
+
+
+def opening(schema: Mapping[str, Any] | None) -> str:
+    """How every answer that follows the schema of an object with one key begins; empty for any other schema."""
+    keys = list((schema or {}).get("properties", ()))
+    if schema is None or len(keys) != 1 or schema.get("required") != keys:
+        return ""
+    value = schema["properties"][keys[0]]
+    kind = value.get("type")
+    mark = '"' if kind == "string" else ""
+    if kind == "array":
+        of_texts = value.get("items", {}).get("type") == "string" and value.get("minItems", 0) > 0
+        mark = '["' if of_texts else "["
+    return f"{{{json.dumps(keys[0])}: {mark}"
+
+
+def end_of_object(text: str) -> int | None:
+    """Where the JSON object at the start of ``text`` ends; None where it is not whole, or is none."""
+    if "}" not in text:
+        return None
+    try:
+        return json.JSONDecoder().raw_decode(text)[1]
+    except (ValueError, RecursionError):
+        return None
 
 
 def _softmax(logs: NDArray[np.float64]) -> NDArray[np.float64]:
