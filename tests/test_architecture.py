@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"types", "errors", "media_tokens", "prompts", "registry", "profiles"},
     "media": {"types", "errors"},
     "formats": {"types", "errors", "media_tokens", "registry"},
-    "executors": {"types", "errors", "engine"},
+    "executors": {"types", "errors", "models", "engine"},
     "engine": {
         "types",
         "errors",

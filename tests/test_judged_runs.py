@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
+from rich.console import Console
 
 import vlitqc
+from vlitqc import console
 from vlitqc.errors import UsageError
 from vlitqc.registry import MODELS
 from vlitqc.types import (
@@ -85,6 +89,11 @@ class Verdict:
             else Score(reason=f"judge: {found.failure}", fault=True, retry=found.retry)
             for found in asked
         ]
+
+    def remarks(self, values: NDArray[np.float64]) -> dict[str, object]:
+        if len(values) == 3:
+            raise ZeroDivisionError("three")
+        return {"n": len(values), "warning": "all [alike]"}
 
     def cost(self, sample: Sample) -> Cost:
         return Cost(calls=1, characters=400, images=len(sample.images))
@@ -244,3 +253,17 @@ def test_a_metric_whose_judge_nobody_named(make_data: Make, profile_file: Callab
     run = vlitqc.score(make_data(2), own)
     assert run.scores["correctness_reason"].tolist() == ["name one"] * 2
     assert set(run.scores["state"]) == {"scored"}
+
+
+def test_remarks_of_a_metric(profile: str, make_data: Make) -> None:
+    run = vlitqc.score(make_data(5), profile)
+    assert run.metrics()["verdict"]["details"] == {"n": 5, "warning": "all [alike]"}
+    shown = Console(width=200, record=True, file=io.StringIO())
+    shown.print(console.scorecard(run.scorecard))
+    assert "votes  all [alike]" in shown.export_text()
+
+
+def test_remarks_that_fail_cost_no_run(profile: str, make_data: Make) -> None:
+    run = vlitqc.score(make_data(3), profile)
+    assert run.metrics()["verdict"]["details"] == {"warning": "its remarks failed: ZeroDivisionError: three"}
+    assert run.metrics()["verdict"]["value"] == 1.0

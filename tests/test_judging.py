@@ -289,3 +289,11 @@ def test_the_cost_is_what_is_sent() -> None:
 def test_the_judges_of_these_tests_keep_the_protocol() -> None:
     judge: Judge = Counting("1")
     assert judge.ref.kind == "Judge"
+
+
+def test_a_judge_that_says_one_thing_is_warned_of() -> None:
+    metric = InstructionComplexity(Counting([]))
+    even = metric.remarks(np.array([2.0, 2.0, 2.4, 7.0, 8.0]))
+    assert even == {"most_frequent_level": 2, "most_frequent_share": 0.6}, "60% is not more than 60%"
+    lopsided = metric.remarks(np.array([3.0, 3.0, 2.9, 7.0]))
+    assert lopsided["warning"] == ("75% of the samples are on level 3: this judge hardly tells them apart")

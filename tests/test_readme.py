@@ -12,18 +12,19 @@ from typing import Any
 import click
 import pytest
 
-from vlitqc import registry
+from vlitqc import profiles, registry
 from vlitqc.cli import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = README + (ROOT / "docs" / "profiles.md").read_text(encoding="utf-8")
 RECORDS = 24
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 BETTER = {True: "higher", False: "lower", None: "neither"}
 
 
 def blocks(language: str) -> list[str]:
-    return [text for found, text in BLOCK.findall(README) if found == language]
+    return [text for found, text in BLOCK.findall(PAGES) if found == language]
 
 
 def commands() -> list[str]:
@@ -82,7 +83,10 @@ def test_the_readme_shows_each_command() -> None:
 @pytest.mark.parametrize("line", commands())
 def test_a_command_of_the_readme_parses(line: str) -> None:
     _, name, *arguments = shlex.split(line)
-    command = cli.commands[name]
+    command: Any = cli.commands[name]
+    if isinstance(command, click.Group):
+        name, *arguments = arguments
+        command = command.commands[name]
     with command.make_context(name, arguments) as context:
         assert isinstance(context, click.Context)
     scored = {
@@ -109,11 +113,12 @@ def test_the_table_names_every_metric_with_its_unit_and_direction() -> None:
         low, high = spec.bounds
         assert unit == (spec.unit or f"{low:g} to {high:g}"), name
         assert better == BETTER[spec.higher_is_better], name
-        assert by.startswith("not in lite") == (name in ("correctness", "instruction_complexity")), name
+        entry = profiles.load("lite").metrics[name]
+        assert by.startswith("not in lite") == (entry.unavailable is not None), name
 
 
 def test_every_link_to_a_file_leads_to_one() -> None:
-    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/profiles.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
             assert target.startswith("https://") or (ROOT / target).exists(), f"{page}: {target}"
 
@@ -124,10 +129,9 @@ def test_the_limits_of_the_verdict_are_the_ones_in_force() -> None:
     assert f"*good* under {100 * verdict.GOOD_BELOW:g}%, *fair* under {100 * verdict.FAIR_BELOW:g}%" in README
 
 
-def test_the_planned_profiles_do_not_exist_yet() -> None:
-    from vlitqc import profiles
-
-    assert profiles.names() == ["lite"]
+def test_every_profile_is_told_of() -> None:
+    told = README.partition("## Profiles and licences")[2].partition("##")[0]
+    assert set(re.findall(r"^- \*\*(\w+)\*\*", told, re.MULTILINE)) == set(profiles.names())
 
 
 def test_the_changelog_tells_of_the_current_version() -> None:

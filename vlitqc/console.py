@@ -159,8 +159,10 @@ def _principles(principles: Sequence[Mapping[str, Any]]) -> Table:
             note = (
                 Text.from_markup(clean(metric["reason"]), style="dim")
                 if metric["reason"]
-                else f"{clean(metric['unit'])} {better}".strip()
+                else Text.from_markup(f"{clean(metric['unit'])} {better}".strip())
             )
+            if "warning" in metric["details"]:
+                note.append(f"  {visible(metric['details']['warning'])}", style="yellow")
             table.add_row(
                 title,
                 metric["name"],

@@ -264,12 +264,15 @@ def check_spec(metric: Metric) -> None:
         assert isinstance(told, str) and told.strip(), f"{spec.name}: spec.{field} is empty"
     low, high = spec.bounds
     assert not math.isnan(low) and low < high, f"{spec.name}: bounds {spec.bounds} are no range"
-    for field in ("parts", "columns"):
+    for field in ("parts", "notes", "columns"):
         names = getattr(spec, field)
         assert isinstance(names, tuple), f"{spec.name}: spec.{field} must be a tuple"
         assert len(set(names)) == len(names), f"{spec.name}: spec.{field} repeats a name: {names}"
-    assert "reason" not in spec.parts, f"{spec.name}: the part 'reason' would hide the reason's own column"
-    assert not (spec.parts and spec.level == "dataset"), (
+    assert "reason" not in (*spec.parts, *spec.notes), (
+        f"{spec.name}: the part 'reason' would hide the reason's own column"
+    )
+    assert not set(spec.parts) & set(spec.notes), f"{spec.name}: a part and a note have one name"
+    assert not ((spec.parts or spec.notes) and spec.level == "dataset"), (
         f"{spec.name}: a data-set metric has columns, not parts"
     )
     assert not (spec.columns and spec.level == "sample"), (
@@ -415,6 +418,9 @@ def _check_score(spec: MetricSpec, sample: Sample, score: Score) -> None:
     else:
         _check_value(where, score.value, spec.bounds)
         assert not score.fault, f"{where}: fault goes with a reason, and here is a value"
+    unnamed = set(score.notes) - set(spec.notes)
+    assert not unnamed, f"{where}: notes {sorted(unnamed)} are not in spec.notes {spec.notes}"
+    assert all(isinstance(text, str) for text in score.notes.values()), f"{where}: a note is a text"
     unknown = set(score.parts) - set(spec.parts)
     assert not unknown, f"{where}: parts {sorted(unknown)} are not in spec.parts {spec.parts}"
     for name, value in score.parts.items():

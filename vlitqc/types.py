@@ -400,6 +400,18 @@ Metric = SampleMetric | DatasetMetric
 
 
 @runtime_checkable
+class Remarking(Protocol):
+    """A sample metric that has something to say of its values over the data set."""
+
+    def remarks(self, values: NDArray[np.float64]) -> Mapping[str, Any]:
+        """JSON-able facts for the scorecard's ``details``; ``warning`` is a sentence shown beside the value.
+
+        ``values`` are those of the samples that have one, ``float64[n]``, n ≥ 1.
+        """
+        ...
+
+
+@runtime_checkable
 class Judged(Protocol):
     """A metric that asks a judge, and can say beforehand how much."""
 

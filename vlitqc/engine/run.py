@@ -40,6 +40,7 @@ from vlitqc.engine import dataset, scorecard
 from vlitqc.engine.estimate import estimate
 from vlitqc.engine.features import ShardFeatures
 from vlitqc.engine.plan import Plan, Planned, choose_metrics, prepare, versions, without
+from vlitqc.engine.scorer import used_since
 from vlitqc.engine.shards import cut, folder, sweep
 from vlitqc.errors import InputError, RunError, UsageError
 from vlitqc.formats import Reader, open_input
@@ -277,15 +278,18 @@ def score(
         if asked and announce:
             announce(str(asked))
         n_bytes = info["input"]["bytes"]
-        shards, usage, unusable = _score_shards(plan, target, reader, limit, workers, n_bytes, progress)
-        if judge_limit is not None:
-            # The data-set pass may ask too; it has what the shards left over.
+        shards, usage, unusable = _score_shards(
+            plan, target, reader, limit, workers, models, n_bytes, progress
+        )
+        if judge_limit is not None and workers > 1:
+            # The data-set pass may ask too; it has what the workers left over.
             spent = max((counts.get("calls", 0) for counts in usage.values()), default=0)
             models = ModelStore(chosen, device=device, judge_limit=max(0, judge_limit - spent))
             planned = prepare(plan, models)
         planned = [without(p, unusable[p.spec.name]) if p.spec.name in unusable else p for p in planned]
+        before = models.usage()
         card = _resolve(plan, planned, target, shards, info, time.monotonic() - started, progress)
-        usage = _added(usage, models.usage())
+        usage = _added(usage, used_since(before, models.usage()))
         finished = {"state": "finished", "seconds": card["seconds"], "usage": usage}
         _write_json(target / "run.json", info | finished)
         _write_json(target / "scorecard.json", card)
@@ -303,6 +307,7 @@ def _score_shards(
     reader: Reader,
     limit: int | None,
     workers: int,
+    models: ModelStore,
     n_bytes: int,
     progress: Progress | None,
 ) -> tuple[list[tuple[Path, int]], dict[str, dict[str, int]], dict[str, str]]:
@@ -315,7 +320,7 @@ def _score_shards(
     unusable: dict[str, str] = {}
     n = 0
     records = itertools.islice(reader.records(), limit)
-    for shard, done in run_shards(plan, target / "shards", cut(records), workers=workers):
+    for shard, done in run_shards(plan, target / "shards", cut(records), workers=workers, models=models):
         found.append((folder(target / "shards", shard.index), done.n_samples))
         usage = _added(usage, done.usage)
         unusable |= done.unavailable
@@ -383,7 +388,7 @@ def _resolve(
         if progress:
             progress.stage(p.spec.title)
         if p.spec.level == "sample":
-            summary = dataset.sample_summary(p.spec, shards, seed=plan.seed)
+            summary = dataset.sample_summary(p, shards, seed=plan.seed)
         else:
             resolved, labels = dataset.resolve(p, store)
             columns |= labels

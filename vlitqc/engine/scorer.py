@@ -55,12 +55,15 @@ def metric_columns(spec: MetricSpec) -> dict[str, pa.DataType]:
 
 
 class ShardScorer:
-    """Holds one process's metrics and models; ``score`` finishes one shard and says what it holds."""
+    """Holds one process's metrics and models; ``score`` finishes one shard and says what it holds.
 
-    def __init__(self, plan: Plan, shards: Path) -> None:
+    ``models`` are those of the process where it has some already.
+    """
+
+    def __init__(self, plan: Plan, shards: Path, models: ModelStore | None = None) -> None:
         self.plan = plan
         self.shards = shards
-        self.models = ModelStore(plan.profile, device=plan.device, judge_limit=plan.judge_limit)
+        self.models = models or ModelStore(plan.profile, device=plan.device, judge_limit=plan.judge_limit)
         self.planned = prepare(plan, self.models)
         self.fingerprint = fingerprint(plan, self.planned)
         self.media = MediaLoader(

@@ -17,16 +17,20 @@ from vlitqc.engine.plan import Plan
 from vlitqc.engine.scorer import ShardScorer
 from vlitqc.engine.shards import Done, Shard
 from vlitqc.errors import RunError
+from vlitqc.models.store import ModelStore
 
 _scorer: ShardScorer | None = None
 
 
 def run_shards(
-    plan: Plan, target: Path, shards: Iterable[Shard], *, workers: int
+    plan: Plan, target: Path, shards: Iterable[Shard], *, workers: int, models: ModelStore
 ) -> Iterator[tuple[Shard, Done]]:
-    """Score every shard into ``target``; yields each with its marker, in order, as it finishes."""
+    """Score every shard into ``target``; yields each with its marker, in order, as it finishes.
+
+    A single worker is this process, with its ``models``; more are processes of their own.
+    """
     if workers <= 1:
-        scorer = ShardScorer(plan, target)
+        scorer = ShardScorer(plan, target, models)
         for shard in shards:
             yield shard, scorer.score(shard)
         return
