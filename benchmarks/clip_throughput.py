@@ -7,7 +7,7 @@ are made in a temporary folder. One row an architecture, all columns of one run 
 
 * bare: the network's forward on tensors that lie on the device, same batch size and type; pictures a second
 * embed: ``OpenClip.encode_images`` on decoded pictures: resizing, transfer, forward
-* decode: ``MediaLoader`` alone, longest side at most 512 pixels as the metrics ask for
+* decode: ``MediaLoader`` alone, longest side at most 2048 pixels as the metrics ask for
 * whole: both, 256 pictures being decoded while those before them are embedded, as in a run
 * whole/bare: the share of the bare forward's speed that is left
 * drift: largest |Δ cosine| of a picture and a text, autocast against float32, on CUDA only
@@ -41,7 +41,7 @@ from vlitqc.models.torch_device import torch_device
 from vlitqc.types import FloatArray, Media, ModelRef, Origin, Rgb, Sample, Turn
 
 ARCHITECTURES = ("ViT-B-32", "ViT-L-14")
-WIDTH, HEIGHT, LONGEST_SIDE = 640, 480, 512
+WIDTH, HEIGHT, LONGEST_SIDE = 640, 480, 2048
 RECORDS = 256
 """Pictures that are decoded before they are embedded, as a run's batch is."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -174,6 +175,24 @@ def test_nothing_is_read_before_use_and_a_missing_folder_says_so(tmp_path: Path)
     assert absent.ref is REF
     with pytest.raises(ModelUnavailable, match="pip install"):
         absent.elements(["a"])
+
+
+def test_a_missing_library_is_said_to_be(parser: SpacyParser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    with pytest.raises(ModelUnavailable, match="import of spacy halted"):
+        SpacyParser(REF, parser._files).load()
+
+
+def test_words_are_forgotten_after_each_call(parser: SpacyParser) -> None:
+    made = [[f"Count the {a}{b}orps near the table." for a in "bcdfg"] for b in "aeiou"]
+    expected = parser.elements(made[0])
+    strings = parser.load().vocab.strings
+    known = len(strings)
+    for texts in made[1:]:
+        parser.elements(texts)
+    assert len(strings) == known
+    assert parser.elements(made[0]) == expected
+    assert [doc.text for doc in parser.parse(made[0])] == made[0]
 
 
 def test_a_pipeline_without_a_parser_or_parts_of_speech_is_refused(tmp_path: Path) -> None:

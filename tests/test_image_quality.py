@@ -267,6 +267,15 @@ def test_a_fault_with_one_picture_is_its_samples_alone() -> None:
     assert model.calls == [4, 1, 1, 1, 1]
 
 
+def test_the_reason_of_a_fault_is_one_line_of_bounded_length() -> None:
+    model = Darkness(fault=ValueError("a black\npicture\r\n\tand " + "so on " * 1000))
+    reason = ImageReadability(model).score(batch([decoded(0)]))[0].reason
+    assert reason is not None
+    assert reason.startswith("error: ValueError: a black picture and so on so on")
+    assert reason.isprintable()
+    assert len(reason) == len("error: ValueError: ") + 300
+
+
 def test_a_fault_of_the_model_itself_is_not_sought_in_the_pictures() -> None:
     model = Darkness(fault=ModelUnavailable("no weights"))
     with pytest.raises(ModelUnavailable, match="no weights"):

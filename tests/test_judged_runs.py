@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from rich.console import Console
 import vlitqc
 from vlitqc import console
 from vlitqc.errors import UsageError
+from vlitqc.executors.local import share
 from vlitqc.registry import MODELS
 from vlitqc.types import (
     Answers,
@@ -267,3 +269,31 @@ def test_remarks_that_fail_cost_no_run(profile: str, make_data: Make) -> None:
     run = vlitqc.score(make_data(3), profile)
     assert run.metrics()["verdict"]["details"] == {"warning": "its remarks failed: ZeroDivisionError: three"}
     assert run.metrics()["verdict"]["value"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("limit", "workers", "shares"), [(7, 3, [3, 2, 2]), (2, 4, [1, 1, 0, 0]), (4, 1, [4])]
+)
+def test_workers_share_a_limit(limit: int, workers: int, shares: list[int]) -> None:
+    assert [share(limit, i, workers) for i in range(workers)] == shares
+    assert share(None, 0, workers) is None
+
+
+def test_a_shared_cost_is_counted_once(profile: str, register: Callable[..., None], make_data: Make) -> None:
+    class Shared(Verdict):
+        spec = replace(Verdict.spec, name="shared")
+        cost_shared = "one tagger"
+
+    class Other(Shared):
+        spec = replace(Verdict.spec, name="other")
+
+    for name, made in (("shared", Shared), ("other", Other)):
+        register(name, made)
+    told: list[str] = []
+    own = Path(profile)
+    own.write_text(
+        own.read_text()
+        + "[metrics.shared]\nmodels = { judge = 'judge' }\n[metrics.other]\nmodels = { judge = 'judge' }\n"
+    )
+    vlitqc.score(make_data(2), profile, announce=told.append)
+    assert told[0].startswith("judge: at most 4 calls"), "those of verdict, and those that the two share"

@@ -326,6 +326,8 @@ def test_a_missing_library_names_its_command(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("vlitqc.models.libraries.find_spec", lambda _: None)
     with pytest.raises(ModelUnavailable, match="pip install 'gguf"):
         CausalLM(REF, {"checkpoint": Path("a.gguf")})
+    with pytest.raises(ModelUnavailable, match="pip install 'transformers"):
+        CausalLM(REF, {"folder": Path("a")})
 
 
 def test_what_is_no_causal_language_model_is_refused(tmp_path: Path) -> None:
@@ -371,8 +373,9 @@ def test_no_code_of_a_folder_is_run(
     folder = write_causal(tmp_path / "llama")
     (folder / "model.safetensors").unlink()
     torch.save({"lm_head.weight": Payload()}, folder / "pytorch_model.bin")
-    with pytest.raises(ModelUnavailable):
+    with pytest.raises(ModelUnavailable, match="damaged, or holds other things than tensors") as refused:
         CausalLM(REF, {"folder": folder}, device="cpu").load()
+    assert "weights_only" not in str(refused.value)
     own = write_causal(tmp_path / "own")
     (own / "modeling_own.py").write_text("from pathlib import Path\nPath('touched').touch()\n")
     config = json.loads((own / "config.json").read_text())
@@ -384,6 +387,36 @@ def test_no_code_of_a_folder_is_run(
     with pytest.raises(ModelUnavailable):
         CausalLM(REF, {"folder": own}, device="cpu").load()
     assert not (tmp_path / "touched").exists()
+
+
+def test_a_tokenizer_that_knows_more_tokens_than_the_model_is_refused(tmp_path: Path) -> None:
+    from transformers import AddedToken, AutoTokenizer
+
+    folder = write_causal(tmp_path / "llama")
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    rows = len(tokenizer)
+    # A control token is not read in any text, so that a model without a row for it serves.
+    tokenizer.add_tokens([AddedToken("[PAD]", special=True)])
+    tokenizer.save_pretrained(folder)
+    model = CausalLM(REF, {"folder": folder}, device="cpu")
+    assert model.likelihood(["a [PAD] b"])[0].value is not None
+    with pytest.raises(ModelUnavailable, match=f"token ids up to {rows}, but a model of {rows} tokens"):
+        CausalLM(REF, {"folder": folder}, device="cpu", start_token="[PAD]").load()
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ModelUnavailable, match=f"token ids up to {rows + 1}, but a model of {rows} tokens"):
+        CausalLM(REF, {"folder": folder}, device="cpu").likelihood(["a zebra"])
+
+
+def test_weights_that_give_no_number_are_refused(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    folder = write_causal(tmp_path / "llama")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"][:] = np.nan
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelUnavailable, match="no finite probability to any token: its weights are broken"):
+        CausalLM(REF, {"folder": folder}, device="cpu").load()
 
 
 def test_a_model_that_gives_no_number_has_a_reason(tmp_path: Path) -> None:

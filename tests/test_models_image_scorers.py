@@ -252,6 +252,44 @@ def test_a_checkpoint_from_training_on_several_gpus_is_read(cnniqa: Path, tmp_pa
     np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize(
+    ("spoilt", "said"),
+    [
+        (lambda value: value.to(torch.complex64), "complex, quantized"),
+        (lambda value: value.to_sparse(), "sparse, complex"),
+        (lambda value: value.to("meta"), "without values"),
+        (lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8), "quantized"),
+        (lambda value: value.to(torch.float8_e4m3fn), "real numbers"),
+        (lambda value: torch.nested.nested_tensor([value[0], value[1]]), "one by one"),
+        (lambda value: torch.full_like(value, float("nan")), "weights that are not finite"),
+        (lambda value: value.half() / 0, "weights that are not finite"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*(quantize|nested tensors|TypedStorage):UserWarning")
+def test_tensors_that_are_no_plain_finite_numbers_are_refused(
+    spoilt: Callable[[torch.Tensor], torch.Tensor], said: str, cnniqa: Path, tmp_path: Path
+) -> None:
+    state = torch.load(cnniqa, weights_only=True)["params"]
+    path = tmp_path / "w.pth"
+    torch.save(state | {"conv1.weight": spoilt(state["conv1.weight"])}, path)
+    model = PyiqaQuality(REF, {"checkpoint": path}, metric="cnniqa", device="cpu")
+    with pytest.raises(ModelUnavailable, match=said) as caught:
+        model.load()
+    assert str(path) in str(caught.value)
+    assert "(conv1.weight)" in str(caught.value)
+    assert "get CNNIQA_koniq10k-e6f14c91.pth from" in str(caught.value)
+
+
+def test_icnet_refuses_broken_weights(ck: Path, tmp_path: Path) -> None:
+    state = torch.load(ck, weights_only=True)
+    first = next(iter(state))
+    torch.save(state | {first: torch.full_like(state[first], float("inf"))}, tmp_path / "ck.pth")
+    with pytest.raises(
+        ModelUnavailable, match=r"ck\.pth holds weights that are not finite \(b1_1\.0\.weight\)"
+    ):
+        ICNet(REF, {"checkpoint": tmp_path / "ck.pth"}, device="cpu").load()
+
+
 @pytest.mark.parametrize("backend", [ICNet, PyiqaQuality])
 def test_weights_must_be_named(backend: Any) -> None:
     with pytest.raises(ModelUnavailable, match="a file with the role 'checkpoint'"):
@@ -489,6 +527,29 @@ def test_large_and_thin_pictures_are_not_put_in_one_pass(
     assert sorted(passes) == sorted([4, 1, 2, 1, 1, 1, 1, 1])
 
 
+def test_a_picture_too_thin_to_be_enlarged_is_refused(cnniqa: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def note(self: PyiqaQuality, network: Any, device: str, images: Sequence[Rgb]) -> list[float]:
+        seen.extend(image.shape for image in images)
+        return [0.0] * len(images)
+
+    monkeypatch.setattr(PyiqaQuality, "_forward", note)
+    monkeypatch.setattr(PyiqaQuality, "load", lambda self: (None, "cpu"))
+    model = PyiqaQuality(REF, {"checkpoint": cnniqa})
+    for height, width in ((1, 2048), (2048, 6), (1, 332)):
+        with pytest.raises(ValueError, match=f"picture of {width} × {height} px is too thin to be measured"):
+            model.score_images([np.zeros((height, width, 3), np.uint8), np.zeros((300, 300, 3), np.uint8)])
+    assert not seen
+    # 225 × 74,475 and 225 × 65,829 px, below 2²⁴; a large picture is not enlarged, and never too thin.
+    kept = [(1, 331, 3), (2048, 7, 3), (4097, 4097, 3), (225, 80_000, 3)]
+    model.score_images([np.zeros(shape, np.uint8) for shape in kept])
+    assert seen == kept
+    # Statistics enlarge nothing.
+    PyiqaQuality(REF, {}, metric="piqe").score_images([np.zeros((1, 2048, 3), np.uint8)])
+    assert seen[-1] == (1, 2048, 3)
+
+
 def test_pyiqa_survives_pickling(cnniqa: Path) -> None:
     model = PyiqaQuality(REF, {"checkpoint": cnniqa}, metric="cnniqa", batch_size=2, device="cpu")
     values = model.score_images(pictures())
@@ -497,9 +558,12 @@ def test_pyiqa_survives_pickling(cnniqa: Path) -> None:
     np.testing.assert_array_equal(pickle.loads(packed).score_images(pictures()), values)
 
 
-def test_a_missing_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("absent", ["pyiqa", "torchvision"])
+def test_a_missing_library_says_how_to_get_it(absent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from vlitqc.models import libraries
 
-    monkeypatch.setattr(libraries, "find_spec", lambda _: None)
-    with pytest.raises(ModelUnavailable, match=r"pip install 'vlitqc\[models\]'"):
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None if name == absent else object())
+    with pytest.raises(
+        ModelUnavailable, match=rf"the library {absent} is not installed; .*'vlitqc\[models\]'"
+    ):
         PyiqaQuality(REF, {})

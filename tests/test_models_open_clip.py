@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from vlitqc.errors import ModelUnavailable
+from vlitqc.media import MediaLoader
 from vlitqc.models import open_clip as backend
 from vlitqc.models import open_clip_tokens
 from vlitqc.models.open_clip import OpenClip
@@ -249,6 +250,30 @@ def test_a_narrow_picture_is_cut_before_it_is_resized(clip: OpenClip, clip_folde
     assert np.allclose(clip.encode_images(images), Direct(clip_folder).images(images), atol=1e-4)
     rows = clip.encode_images([np.zeros((1, 60_000, 3), np.uint8), np.zeros((60_000, 1, 3), np.uint8)])
     assert np.allclose(rows[0], rows[1], atol=1e-6)
+
+
+def test_a_thin_picture_keeps_a_pixel_where_the_longest_side_is_fitted(tmp_path: Path) -> None:
+    folder = write_open_clip(tmp_path / "longest", preprocess={"resize_mode": "longest"})
+    made, direct = model(folder), Direct(folder)
+    images = pictures((64, 64), (30, 200), (200, 33))
+    assert np.allclose(made.encode_images(images), direct.images(images), atol=1e-5)
+    # 2048 × 1 of 64 × 64 would be 64 × 0.03; 32 times as thick it is 64 × 1 for open_clip itself.
+    for axis, thin in enumerate(pictures((1, 2048), (2048, 1))):
+        thick = np.repeat(thin, 32, axis=axis)
+        assert np.allclose(made.encode_images([thin]), direct.images([thick]), atol=1e-3)
+
+
+@pytest.mark.parametrize("metric", [MatchingDegree, MatchingPercentile, VisualSemanticDiversity])
+def test_a_long_picture_is_decoded_with_all_that_the_model_sees(
+    metric: Any, clip: OpenClip, tmp_path: Path
+) -> None:
+    (long,) = pictures((64, 2048))
+    Pillow.fromarray(long).save(tmp_path / "long.png")
+    loader = MediaLoader(tmp_path, longest_side=metric.spec.image_side)
+    pixels = loader.load(Media("image", "long.png")).pixels
+    assert pixels is not None
+    assert np.array_equal(pixels, long)
+    assert metric(clip).spec.image_side == metric.spec.image_side
 
 
 def test_siglip_sees_the_whole_picture_and_clip_its_middle(clip: OpenClip, siglip: OpenClip) -> None:
@@ -567,6 +592,12 @@ def test_files_that_hold_no_weights_are_refused_and_never_run(
     )
 
 
+def test_torchs_advice_to_unpickle_is_not_passed_on(config: Path, tmp_path: Path) -> None:
+    torch.save({"a": Path("x")}, tmp_path / "w.pt")
+    said = r"\(it is damaged, or holds other things than tensors\)"
+    refused({"checkpoint": tmp_path / "w.pt", "config": config}, said)
+
+
 def test_torch_files_that_hold_no_tensors(config: Path, tmp_path: Path) -> None:
     for content in ([1, 2], {}, {"a": 1}, {"state_dict": {}}):
         torch.save(content, tmp_path / "w.pt")
@@ -696,10 +727,14 @@ def test_options_that_do_not_fit(roles: list[str], options: dict[str, Any], said
         OpenClip(REF, {role: Path("x") for role in roles}, **options)
 
 
-def test_without_open_clip_the_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlitqc.models.libraries.find_spec", lambda name: None)
-    with pytest.raises(ModelUnavailable, match=re.escape("pip install 'vlitqc[models]'")):
-        OpenClip(REF, {"folder": Path("x")})
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for absent in ("open_clip", "torchvision"):
+        monkeypatch.setattr(
+            "vlitqc.models.libraries.find_spec", lambda name, absent=absent: None if name == absent else name
+        )
+        said = f"the library {absent} is not installed; run: pip install 'vlitqc[models]'"
+        with pytest.raises(ModelUnavailable, match=re.escape(said)):
+            OpenClip(REF, {"folder": Path("x")})
     monkeypatch.setattr(backend, "find_spec", lambda name: None)
     assert OpenClip.sources(architecture="ViT-B-32", pretrained="openai") == []
 

@@ -55,9 +55,9 @@ def unit(rows: Any) -> NDArray[np.float64]:
     return normed
 
 
-def sentence_transformers_folder(folder: Path, *modes: str, **config: Any) -> Path:
-    """Makes a plain folder one of sentence-transformers, with mean pooling."""
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+def sentence_transformers_folder(folder: Path, place: str = "", **config: Any) -> Path:
+    """Makes a folder with a plain one at ``place`` one of sentence-transformers, with mean pooling."""
+    modules = [(place, "Transformer"), ("1_Pooling", "Pooling")]
     (folder / "modules.json").write_text(
         json.dumps(
             [
@@ -162,6 +162,48 @@ def test_the_folders_own_prompt_is_taken_and_can_be_left_out(tmp_path: Path) -> 
     assert not np.allclose(none.encode_texts(TEXTS), own, atol=1e-2)
 
 
+def test_control_tokens_in_a_text_are_plain_text(folder: Path) -> None:
+    encoder = SentenceEncoder(REF, {"folder": folder}, pooling="cls", device="cpu")
+    text = "a dog [SEP] a [PAD] cat"
+    seen = encoder._load().preprocess([text])["input_ids"][0].tolist()
+    assert seen[1:-1] == encoder._tokenize([text])["input_ids"][0]
+    control = set(encoder._load().tokenizer.all_special_ids) - {encoder._load().tokenizer.unk_token_id}
+    assert not set(seen[1:-1]) & control and (seen[0], seen[-1]) == (2, 3)
+    rows = encoder.encode_texts(["a dog", "a dog [PAD] [PAD]"])
+    assert not np.allclose(rows[0], rows[1], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "狗在草地上跑" * 60,
+        "https://example.org/" + "dogrunsalong" * 40,
+        "A dog. " + "狗在草地上跑" * 30 + "。 The cat sleeps under the table.",
+        "😀" * 100,
+        "the dog runs along the beach with a stick and " * 30,
+        "The dog. A cat. Qqq zzz. " * 20,
+    ],
+    ids=["chinese", "address", "mixed", "emoji", "one sentence", "sentences"],
+)
+def test_long_words_are_cut_between_characters_and_counted_again(tmp_path: Path, text: str) -> None:
+    """Byte-level tokens: one letter has up to four, and a run without spaces is one word."""
+    folder = write_causal(tmp_path / "llama")
+    encoder = SentenceEncoder(REF, {"folder": folder}, pooling="mean", device="cpu")
+    tokenizer, limit = encoder._load().tokenizer, encoder._limit()
+    (windows,) = encoder._windows([text])
+    parts = [part for part, _ in windows]
+    assert [n for _, n in windows] == [len(tokenizer.tokenize(part)) for part in parts]
+    assert len(windows) > 1 and max(n for _, n in windows) <= limit
+    assert "".join("".join(parts).split()) == "".join(text.split())
+    assert all(part in " ".join(text.split()) for part in parts)
+    # Nothing is cut off, so that every part of the text counts.
+    at = len(text) // 3
+    changed = f"{text[:at]}{'z' * 9}{text[at + 9 :]}"
+    rows = encoder.encode_texts([text, changed])
+    assert np.isfinite(rows).all() and not np.allclose(rows[0], rows[1], atol=1e-4)
+    assert all(len(tokenizer.tokenize(piece)) <= limit for piece in encoder.sentences(text))
+
+
 @pytest.mark.parametrize("prompt", [None, "what is "])
 def test_a_text_longer_than_the_context_is_windows_of_whole_sentences(
     folder: Path, prompt: str | None
@@ -241,15 +283,22 @@ def test_a_plain_folder_needs_a_pooling(folder: Path) -> None:
         SentenceEncoder(REF, {"folder": folder}, device="cpu").encode_texts(TEXTS)
 
 
-def test_a_broken_copy_is_refused_rather_than_filled_at_random(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("pooling", "place"), [("cls", ""), ("model", ""), ("model", "0_BERT")])
+def test_a_broken_copy_is_refused_rather_than_filled_at_random(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], pooling: str, place: str
+) -> None:
     from safetensors.numpy import load_file, save_file
 
-    folder = write_bert(tmp_path / "bert")
-    encoder = lambda: SentenceEncoder(REF, {"folder": folder}, pooling="cls", device="cpu")  # noqa: E731
-    weights = folder / "model.safetensors"
+    folder = tmp_path / "bert"
+    write_bert(folder / place)
+    if pooling == "model":
+        sentence_transformers_folder(folder, place=place)
+    encoder = lambda: SentenceEncoder(REF, {"folder": folder}, pooling=pooling, device="cpu")  # noqa: E731
+    weights = folder / place / "model.safetensors"
     tensors = load_file(weights)
     without_pooler = {key: value for key, value in tensors.items() if "pooler" not in key}
     save_file(without_pooler, weights, metadata={"format": "pt"})
+    capfd.readouterr()
     rows = encoder().encode_texts(TEXTS)
     one = "encoder.layer.1.output.dense.weight"
     save_file({k: v for k, v in tensors.items() if k != one}, weights, metadata={"format": "pt"})
@@ -258,8 +307,31 @@ def test_a_broken_copy_is_refused_rather_than_filled_at_random(tmp_path: Path) -
     save_file({f"bert.{key}": value for key, value in tensors.items()}, weights, metadata={"format": "pt"})
     assert np.allclose(encoder().encode_texts(TEXTS), rows, atol=1e-6)
     weights.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(ModelUnavailable, match="cannot be read as a transformers model"):
+    with pytest.raises(ModelUnavailable, match=r"cannot be read as a (sentence-)?transformers model"):
         encoder().encode_texts(TEXTS)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_transformer_in_a_subfolder_is_found(folder: Path, tmp_path: Path) -> None:
+    write_bert(tmp_path / "0_BERT")
+    nested = SentenceEncoder(
+        REF, {"folder": sentence_transformers_folder(tmp_path, place="0_BERT")}, pooling="cls", device="cpu"
+    )
+    plain = SentenceEncoder(REF, {"folder": folder}, pooling="cls", device="cpu")
+    assert np.allclose(nested.encode_texts(TEXTS), plain.encode_texts(TEXTS), atol=1e-6)
+
+
+@pytest.mark.parametrize("text", ["a cat", "The dog runs along the beach with a stick. " * 9])
+def test_weights_that_give_no_number_are_refused(tmp_path: Path, text: str) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    folder = write_bert(tmp_path / "bert")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["encoder.layer.0.output.dense.bias"][:] = np.nan
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    encoder = SentenceEncoder(REF, {"folder": folder}, pooling="cls", device="cpu")
+    with pytest.raises(ModelUnavailable, match="tiny gives rows that are not finite: the weights in"):
+        encoder.encode_texts([text])
 
 
 class Payload:
@@ -277,8 +349,9 @@ def test_no_code_of_a_folder_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     torch.save({"embeddings.word_embeddings.weight": Payload()}, folder / "pytorch_model.bin")
     asks = {"weights_only": False, "trust_remote_code": True, "use_safetensors": False}
     (folder / "sentence_bert_config.json").write_text(json.dumps({"model_args": asks}))
-    with pytest.raises(ModelUnavailable):
+    with pytest.raises(ModelUnavailable, match="damaged, or holds other things than tensors") as refused:
         SentenceEncoder(REF, {"folder": folder}, pooling=pooling, device="cpu").encode_texts(TEXTS)
+    assert "weights_only" not in str(refused.value)
     (folder / "own.py").write_text("from pathlib import Path\nPath('touched').touch()\n")
     modules = json.loads((folder / "modules.json").read_text())
     modules[0]["type"] = "own.Transformer"

@@ -16,7 +16,7 @@ from vlitqc.models.store import ModelStore
 from vlitqc.models.weights import locate, sha256_of
 from vlitqc.profiles import ModelFile
 from vlitqc.registry import MODELS
-from vlitqc.types import ModelRef
+from vlitqc.types import ModelRef, TextEncoder
 
 
 class Backend:
@@ -253,6 +253,50 @@ def test_the_reference_leaves_out_what_changes_no_number(
     first = sha(f'tag = "{here}", url = "http://one"')
     assert sha(f'tag = "{here}", url = "http://two"') == first
     assert sha('tag = "/elsewhere"') != first
+
+
+class Encoder:
+    def __init__(self, ref: ModelRef, files: Mapping[str, Path]) -> None:
+        self.ref = ref
+
+    def encode_texts(self, texts: Any) -> Any:
+        return texts
+
+    def sentences(self, text: str) -> list[str]:
+        return [text]
+
+
+class Using:
+    def __init__(self, ref: ModelRef, files: Mapping[str, Path], text: TextEncoder | None = None) -> None:
+        self.ref, self.text = ref, text
+
+
+def test_a_model_that_cannot_play_its_role(
+    register: Callable[..., None], profile_file: Callable[[str], str]
+) -> None:
+    for name, backend in (("plain", Plain), ("encoder", Encoder), ("using", Using)):
+        register(name, backend, MODELS)
+    slot = "[models.{0}]\nbackend = '{0}'\nkind = 'k'\nname = 'n'\nlicence = 'l'\n"
+    slots = "".join(map(slot.format, ("plain", "encoder", "using")))
+
+    def using(name: str) -> Any:
+        body = f"{slots}uses = {{ text = '{name}' }}\n[metrics]"
+        return ModelStore(profiles.load(profile_file(body))).get("using")
+
+    assert using("encoder").text is not None
+    with pytest.raises(
+        UsageError,
+        match=r"models\.using\.uses: the model 'plain' cannot be the text: it is no TextEncoder "
+        r"\(it has no encode_texts, sentences\)",
+    ):
+        using("plain")
+
+
+def test_a_file_that_changed_is_hashed_again(store: Callable[..., ModelStore], tmp_path: Path) -> None:
+    before = store(more="").ref("base").sha256
+    found = store(content=b"changed")
+    assert found.state("base")[0].sha256 == hashlib.sha256(b"changed").hexdigest()
+    assert found.ref("base").sha256 != before
 
 
 def test_models_without_files_are_told_apart_by_name(

@@ -242,10 +242,12 @@ def test_votes_follow_the_probabilities(llama: Path, judge: Callable[..., Transf
         share = np.array([Counter(answers.texts)[choice] for choice in ("1", "2", "3")]) / n
         assert (np.abs(share - p) <= 4 * np.sqrt(p * (1 - p) / n)).all()
         assert 0.02 < p.max() < 0.98
+    (cold,) = judge(llama, temperature=0.001).ask([asked], 7)
     (weights,), (answers,) = model.weigh([asked]), judge(llama, temperature=0).ask([asked], 7)
     assert weights.probabilities is not None
     assert set(answers.texts) == {max(weights.probabilities, key=weights.probabilities.__getitem__)}
     assert len(answers.texts) == 7
+    assert cold == answers
 
 
 def test_written_answers_follow_the_models_own_probabilities(
@@ -316,7 +318,7 @@ def test_the_limit_leaves_the_rest_for_later(
     found = judge(llama, limit=2, **options).weigh(asked)
     assert [weights.probabilities is not None for weights in found] == [True, True, True, False]
     assert found[3].retry
-    assert found[3].failure == "the limit of 2 answers (--judge-limit) is reached"
+    assert found[3].failure == "the limit of calls (--judge-limit) is reached"
     later = judge(llama, limit=1, **options).weigh(asked)
     assert later[:3] == found[:3]
     assert later[3].probabilities is not None
@@ -363,6 +365,27 @@ def test_a_processor_that_fails_on_one_picture_fails_one_question(
     assert found[0].probabilities and found[2].probabilities
 
 
+@pytest.mark.parametrize(
+    ("error", "retry"),
+    [(torch.OutOfMemoryError("full"), True), (MemoryError("full"), True), (RuntimeError("odd"), False)],
+)
+def test_a_full_memory_may_pass(
+    llama: Path,
+    judge: Callable[..., TransformersJudge],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    retry: bool,
+) -> None:
+    def full(*_: Any) -> Any:
+        raise error
+
+    model = judge(llama)
+    monkeypatch.setattr(model._chat_model(), "_inputs", full)
+    (closed, open_) = model.ask([question("a"), question("b", choices=())], 2)
+    assert (closed.retry, open_.retry) == (retry, retry)
+    assert closed.failure == f"model {llama.name} failed on it: {type(error).__name__}: {error}"
+
+
 def test_wrong_files_are_named(llama: Path, tmp_path: Path, judge: Callable[..., TransformersJudge]) -> None:
     asked = [question("a")]
     with pytest.raises(ModelUnavailable, match=r"no transformers folder: it has no config\.json"):
@@ -386,6 +409,7 @@ def test_wrong_files_are_named(llama: Path, tmp_path: Path, judge: Callable[...,
     [
         ({"temperature": -1}, "temperature must be a number from 0; got -1"),
         ({"temperature": float("nan")}, "temperature must be a number"),
+        ({"temperature": 1e-310}, r"temperature must be 0, or 0\.001 or more; got 1e-310"),
         ({"seed": 1.5}, "seed must be a whole number from 0; got 1.5"),
         ({"batch_size": 0}, "batch_size must be a whole number from 1; got 0"),
         ({"image_side": True}, "image_side must be a whole number from 1; got True"),

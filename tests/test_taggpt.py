@@ -6,7 +6,9 @@ import json
 import math
 import pickle
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +36,7 @@ from vlitqc.types import (
     Question,
     Sample,
     Tag,
+    Tagger,
     Turn,
     Weights,
 )
@@ -447,16 +450,20 @@ def test_the_cost_is_what_is_asked() -> None:
     assert sent <= cost.characters <= sent + 5 * 2 * CANDIDATES * (MAX_CHARACTERS + 20)
 
 
-def test_one_metric_tells_the_cost_and_only_of_a_judge() -> None:
+@pytest.mark.parametrize("make", [TaskDiversity, TaskBalance, InstructionDiversity])
+def test_every_metric_tells_the_cost_of_a_judge_and_that_it_is_shared(make: Callable[[Tagger], Any]) -> None:
     tagger = TagGPT(REF, {}, Scripted(), Axes())
-    metric = TaskDiversity(tagger)
+    other = TagGPT(replace(REF, sha256="8" * 64), {}, Scripted(), Axes())
+    metric = make(tagger)
     assert isinstance(metric, Judged)
     (sample,) = batch(["a", "b"]).samples
     assert metric.cost(sample) == tagger.cost_of(["a", "b"])
-    assert isinstance(pickle.loads(pickle.dumps(TaskDiversity(tagger))), Judged)
-    for other in (TaskBalance(tagger), InstructionDiversity(tagger), TaskDiversity(Settled())):
-        assert not isinstance(other, Judged)
-    assert not isinstance(TaskDiversity(ZeroShotTagger(REF, {}, Axes())), Judged)
+    assert metric.cost_shared == TaskDiversity(tagger).cost_shared != make(other).cost_shared
+    again = pickle.loads(pickle.dumps(metric))
+    assert isinstance(again, Judged) and again.cost_shared == metric.cost_shared
+    for silent in (Settled(), ZeroShotTagger(REF, {}, Axes())):
+        assert not isinstance(make(silent), Judged)
+        assert not hasattr(make(silent), "cost_shared")
 
 
 @pytest.mark.parametrize(

@@ -77,3 +77,14 @@ def test_nothing_wrong_and_nothing_there() -> None:
     )
     assert verdict(3, "RUN", {}, [(metric(), rows())])["to_fix"] == []
     assert verdict(0, "RUN", {}, [])["headline"] == "No record was found."
+
+
+def test_a_metric_that_failed_spoils_a_good_verdict() -> None:
+    found = verdict(100, "RUN", {}, [], ["matching_degree", "ifd"])
+    assert found["level"] == "fair"
+    assert found["headline"] == (
+        "None of the 100 records has a known defect. "
+        "2 metrics have no value for a fault or a missing model: matching_degree, ifd."
+    )
+    one = verdict(100, "RUN", {}, [], ["ifd"])
+    assert one["headline"].endswith("1 metric has no value for a fault or a missing model: ifd.")

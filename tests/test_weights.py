@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import pytest
 from click.testing import CliRunner
 
+from vlitqc import profiles
 from vlitqc.cli import cli
 from vlitqc.errors import ModelUnavailable
 from vlitqc.models import weights
@@ -31,7 +32,6 @@ def _own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLITQC_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    weights.checked.cache_clear()
 
 
 def snapshot(tmp_path: Path, files: dict[str, bytes], *, ref: str = "main") -> Path:
@@ -86,6 +86,30 @@ def test_a_snapshot_that_was_broken_off(tmp_path: Path, files: dict[str, bytes],
     snapshot(tmp_path, files)
     with pytest.raises(ModelUnavailable, match=lacking):
         weights.locate(ModelFile("folder", hub="org/name", patterns=("*",)))
+
+
+def test_weights_in_a_form_that_no_pattern_names_are_not_missed(tmp_path: Path) -> None:
+    index = b'{"weight_map": {"x": "pytorch_model-00001-of-00001.bin"}}'
+    folder = snapshot(tmp_path, {"model.safetensors": b"w", "pytorch_model.bin.index.json": index})
+    file = ModelFile("folder", hub="org/name", patterns=("*.json", "*.safetensors"))
+    assert weights.locate(file) == folder
+    with pytest.raises(ModelUnavailable, match=r"without pytorch_model-00001-of-00001\.bin"):
+        weights.locate(ModelFile("folder", hub="org/name", patterns=("*.json", "*.bin")))
+
+
+def test_a_model_of_the_command_line_has_a_command_of_its_own() -> None:
+    entry = profiles.model_from("org/name@v1", role="lm", kind="LanguageModel", backend="causal_lm")
+    with pytest.raises(ModelUnavailable, match="run: hf download org/name --revision v1"):
+        weights.locate(entry.files[0])
+
+
+def test_paths_of_the_user(tmp_path: Path) -> None:
+    kept = tmp_path / "cache" / "ck.pth"
+    kept.parent.mkdir()
+    kept.write_bytes(b"w")
+    assert weights.locate(ModelFile("w", "{cache}/ck.pth")) == kept
+    with pytest.raises(ModelUnavailable, match="~nosuchuser/x does not exist"):
+        weights.locate(ModelFile("w", "~nosuchuser/x"))
 
 
 def test_a_file_of_ones_own_says_how_to_get_it() -> None:
@@ -236,6 +260,12 @@ def test_bytes_that_are_not_the_ones_named(
     assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()] == []
 
 
+def test_a_cache_that_cannot_be_made(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLITQC_CACHE", "/dev/null/x")
+    with pytest.raises(ModelUnavailable, match=r"cannot be made .*set VLITQC_CACHE"):
+        pull(ModelFile("checkpoint", url=f"{hub}/weights/model.safetensors"), nothing)
+
+
 def test_offline_opens_no_socket(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
@@ -285,7 +315,6 @@ def test_list_pull_verify(hub: str, profile_file: Callable[[str], str]) -> None:
 
     pulled = run(cli, ["models", "pull", "--profile", profile], catch_exceptions=False)
     assert "hf.co/org/name  here" in pulled.output
-    weights.checked.cache_clear()
     rows = json.loads(run(cli, ["models", "list", "--profile", profile, "--json"]).output)
     assert rows[0]["missing"] is None
     assert rows[0]["bytes"] == len(CONTENT["config.json"]) + len(CONTENT["model.safetensors"])

@@ -147,6 +147,7 @@ def score(
     _quieten_libraries()
     from vlitqc import console
     from vlitqc.engine import run as engine
+    from vlitqc.engine import scorecard
 
     names = [name.strip() for name in metrics.split(",") if name.strip()] if metrics is not None else None
     if names == []:
@@ -184,9 +185,11 @@ def score(
         out.print(f"\nscores  {folder}/scores\npage    {folder}/report.html", soft_wrap=True)
     counts = card["counts"]
     unfinished = counts["partial"] + counts["unreadable"]
-    if strict and unfinished:
+    failed = scorecard.failed(m for principle in card["principles"] for m in principle["metrics"])
+    if strict and (unfinished or failed):
         raise _Unfinished(
             f"--strict: {unfinished:,} records were not fully scored; the table of scores has their reasons"
+            + (f"; without a value: {', '.join(failed)}" if failed else "")
         )
     if budget is not None:
         allowed, text = budget(counts["records"]), max_errors
@@ -365,8 +368,9 @@ def models_list(profile: str, as_json: bool) -> None:
     for slot, entry in store.profile.models.items():
         states = store.located(slot)
         size = store.size(slot)
+        below = [s for used in sorted(store.uses(slot)) for s in store.located(used)]
         source = ", ".join(dict.fromkeys(s.file.source for s in states)) or "built on others"
-        missing = next((s.fault for s in states if s.fault), None)
+        missing = next((s.fault for s in (*states, *below) if s.fault), None)
         cached = [str(s.path) for s in states if s.path]
         table.append(
             (slot, entry.name, entry.licence, console.size(size), source, "no" if missing else "yes")
@@ -381,7 +385,7 @@ def models_list(profile: str, as_json: bool) -> None:
     out = _console()
     out.print(console.rows(header, table))
     for line in lines:
-        if line["missing"]:
+        if line["missing"] and line["source"] != "built on others":
             out.print(f"\n{console.clean(line['slot'])}: {console.clean(line['missing'])}", soft_wrap=True)
 
 

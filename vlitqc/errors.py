@@ -17,6 +17,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST_REASON = 300
+
+
+def as_reason(error: Exception) -> str:
+    """An unexpected error as the reason of a missing score: one line, for what a library says may run over pages."""
+    return f"error: {type(error).__name__}: {' '.join(str(error).split())[:LONGEST_REASON]}"
+
 
 class VlitqcError(Exception):
     """Anything that vlitqc reports instead of a traceback. ``exit_code`` is the command line's."""

@@ -413,7 +413,10 @@ class Remarking(Protocol):
 
 @runtime_checkable
 class Judged(Protocol):
-    """A metric that asks a judge, and can say beforehand how much."""
+    """A metric that asks a judge, and can say beforehand how much.
+
+    Metrics with an equal attribute ``cost_shared``, a text, ask the same once between them.
+    """
 
     def cost(self, sample: Sample) -> Cost:
         """The calls that this sample needs, with the characters and pictures that they send in all."""

@@ -10,7 +10,7 @@ import numpy as np
 from vlitqc.analysis.bootstrap import REPLICATES, percentile_interval
 from vlitqc.types import Batch, DatasetScore, Features, FeatureStore, MetricSpec, Principle, Tagger
 from vlitqc_metrics._algorithms.ego_splitting import co_occurrence_edges, ego_splitting
-from vlitqc_metrics._algorithms.tasks import stored_tasks, tag_tasks
+from vlitqc_metrics._algorithms.tasks import TaskMetric, stored_tasks, tag_tasks
 from vlitqc_metrics._algorithms.texts import instructions
 from vlitqc_metrics._algorithms.words import content_word_ids
 
@@ -36,7 +36,7 @@ def word_clusters(
     return sorted(kept, key=lambda words: (-len(words), words))
 
 
-class InstructionDiversity:
+class InstructionDiversity(TaskMetric):
     """Mean over tasks of the number of word clusters in the task's instructions.
 
     For each task: the graph of content words that share an instruction, Ego-Splitting (connected components
@@ -66,7 +66,7 @@ class InstructionDiversity:
         min_words: int = 3,
         global_step: Literal["components", "louvain"] = "components",
     ) -> None:
-        self.tagger = tagger
+        super().__init__(tagger)
         self.min_words = min_words
         self.global_step = global_step
 

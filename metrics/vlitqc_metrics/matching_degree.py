@@ -65,7 +65,8 @@ class MatchingDegree:
         ),
         version="2",
         source="Hessel et al. 2021 (CLIPScore); VLIT review (TMLR 2024), section 4.1",
-        image_side=512,
+        # Models look at some 224 px of the shorter side, which a long picture has only at full size.
+        image_side=2048,
     )
 
     def __init__(

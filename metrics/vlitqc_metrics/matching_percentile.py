@@ -117,7 +117,8 @@ class MatchingPercentile:
         version="2",
         source="this project; companion of matching_degree",
         columns=("matching_percentile",),
-        image_side=512,
+        # Models look at some 224 px of the shorter side, which a long picture has only at full size.
+        image_side=2048,
     )
 
     def __init__(

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from vlitqc.analysis.bootstrap import bootstrap_counts
-from vlitqc.types import Batch, DatasetScore, Features, FeatureStore, Issue, MetricSpec, Principle, Tagger
+from vlitqc.types import Batch, DatasetScore, Features, FeatureStore, Issue, MetricSpec, Principle
 from vlitqc_metrics._algorithms.diversity import gini, imbalance_ratio, normalised_entropy, percent_variance
-from vlitqc_metrics._algorithms.tasks import count_tasks, stored_tasks, tag_tasks
+from vlitqc_metrics._algorithms.tasks import TaskMetric, count_tasks, stored_tasks, tag_tasks
 
 RARE_SHARE = 0.02
 RARE_EXAMPLES = 20
 
 
-class TaskBalance:
+class TaskBalance(TaskMetric):
     """Population variance of the percentage of instructions per task, Var(100·n_k/N); 0 is perfect balance.
 
     Details: Gini coefficient (0: even), normalised entropy (1: even), largest over smallest task. A task with
@@ -34,9 +34,6 @@ class TaskBalance:
         version="1",
         source="section 4.2.3 of the paper; the scale is the reading whose values land in its Table 3",
     )
-
-    def __init__(self, tagger: Tagger) -> None:
-        self.tagger = tagger
 
     def features(self, batch: Batch) -> dict[str, Features]:
         """The tagger's proposal for every turn."""

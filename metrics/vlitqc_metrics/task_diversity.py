@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 
 import numpy as np
 
 from vlitqc.analysis.bootstrap import bootstrap_counts
 from vlitqc.types import (
     Batch,
-    Cost,
     DatasetScore,
     Features,
     FeatureStore,
     Issue,
     MetricSpec,
     Principle,
-    Sample,
     Tagger,
 )
 from vlitqc_metrics._algorithms.diversity import chao1, good_turing_coverage, normalised_entropy
 from vlitqc_metrics._algorithms.tasks import (
-    JudgedTagger,
     StoredTasks,
-    cost_of_sample,
+    TaskMetric,
     count_tasks,
     stored_tasks,
     tag_tasks,
@@ -39,16 +35,13 @@ def retained(counts: Mapping[str, int], at_least: int) -> list[str]:
     return [task for task, n in counts.items() if n >= at_least and task != UNTAGGED]
 
 
-class TaskDiversity:
+class TaskDiversity(TaskMetric):
     """The number of tasks with at least ``at_least`` instructions each.
 
     Details: instructions by task, normalised entropy (1: all equally frequent), Chao1 estimate of the tasks
     there would be in unlimited data, Good–Turing coverage, share that fits no task. An instruction that the
     tagger could not tag (a judge that was down) is in no count: ``n_untagged`` says how many, and an issue of
     kind ``untagged`` at each of their records says why.
-
-    With a tagger that asks a judge the metric is ``Judged``: it tells the cost for all metrics that share the
-    tagger, since the judge is asked once.
     """
 
     spec = MetricSpec(
@@ -67,11 +60,8 @@ class TaskDiversity:
     )
 
     def __init__(self, tagger: Tagger, *, at_least: int = 2) -> None:
-        self.tagger = tagger
+        super().__init__(tagger)
         self.at_least = at_least
-        if isinstance(tagger, JudgedTagger):
-            # Only then is the metric Judged. A partial, unlike a closure, travels between processes.
-            self.cost: Callable[[Sample], Cost] = partial(cost_of_sample, tagger)
 
     def features(self, batch: Batch) -> dict[str, Features]:
         """The tagger's proposal for every turn."""

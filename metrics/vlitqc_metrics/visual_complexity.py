@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from vlitqc.types import Batch, ImageScorer, MetricSpec, Principle, Rgb, Score
 from vlitqc_metrics._algorithms.pictures import mean_over_pictures
-
-# A network that looks at 512 × 512 px of a long picture needs more than that of its longest side.
-_MODEL_SIDE = 2048
 
 
 class VisualComplexity:
@@ -33,13 +28,14 @@ class VisualComplexity:
         version="2",
         source="classical measures in the place of IC9600's ICNet (Feng et al. 2023); section 4.2.3 of the paper",
         parts=("worst",),
-        image_side=512,
+        # A network that looks at 512 × 512 px of a long picture needs more than that of its longest side.
+        image_side=2048,
     )
 
     def __init__(self, model: ImageScorer | None = None) -> None:
         self._model = model
         if model is not None:
-            self.spec = replace(type(self).spec.on_scale(model.scale), image_side=_MODEL_SIDE)
+            self.spec = type(self).spec.on_scale(model.scale)
 
     def score(self, batch: Batch) -> list[Score]:
         """One score a sample; none for text-only samples or where no picture can be read.

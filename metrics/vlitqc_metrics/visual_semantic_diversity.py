@@ -46,7 +46,8 @@ class VisualSemanticDiversity:
         version="1",
         source="VLIT review (TMLR 2024), section 4.1; Ester et al. 1996 (DBSCAN)",
         columns=("image_cluster",),
-        image_side=512,
+        # Models look at some 224 px of the shorter side, which a long picture has only at full size.
+        image_side=2048,
     )
 
     def __init__(

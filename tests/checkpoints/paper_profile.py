@@ -64,7 +64,7 @@ def write_paper_profile(folder: Path, *, quality: str = "cnniqa") -> Path:
         _slot("llama", "causal_lm", "LanguageModel", ("folder", write_causal(folder / "llama", context=512))),
         _slot(
             "llama_chat", "transformers_judge", "Judge", ("checkpoint", text_judge),
-            "options = { temperature = 0.7 }",
+            "options = { temperature = 0.3 }",
         ),
         _slot("llava", "transformers_judge", "Judge", ("folder", write_llava(folder / "llava"))),
         '[models.tagger]\nbackend = "taggpt"\nkind = "Tagger"\nname = "TagGPT"\nlicence = "none"\n'

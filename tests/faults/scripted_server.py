@@ -80,6 +80,12 @@ def weighed(*places: tuple[str, Mapping[str, float]]) -> Reply:
     return said("".join(chosen for chosen, _ in places), logprobs={"content": content})
 
 
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    """By default 5 connections may wait, and the system resets some of those that come beyond them."""
+
+
 class ScriptedServer:
     """Answers each request with ``script(request)``; counts what comes, and how much of it at once."""
 
@@ -101,8 +107,7 @@ class ScriptedServer:
             def log_message(self, *args: object) -> None:
                 """Keep the tests' output clean."""
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
+        self._http = _Http(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
 

@@ -40,8 +40,11 @@ def verdict(
     run: str,
     issue_rows: Mapping[str, NDArray[np.int64]],
     below: Sequence[tuple[Mapping[str, Any], NDArray[np.int64]]],
+    missing: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The verdict from rows with errors or warnings by issue kind, and rows below each metric's recommended floor.
+
+    ``missing`` names metrics that could not be computed for a fault; then the verdict is at best fair.
 
     ``run`` is the run directory as a shell word, for the commands.
     """
@@ -74,6 +77,8 @@ def verdict(
     suspect = len(np.unique(np.concatenate(every))) if every else 0
     share = suspect / records if records else 1.0
     level = "good" if share < GOOD_BELOW else "fair" if share < FAIR_BELOW else "poor"
+    if missing and level == "good":
+        level = "fair"
     if not records:
         headline = "No record was found."
     elif not suspect:
@@ -81,6 +86,11 @@ def verdict(
     else:
         headline = (
             f"{suspect:,} of {records:,} records ({100 * share:.1f}%) have a defect or fall below a floor."
+        )
+    if missing:
+        several = "metrics have" if len(missing) > 1 else "metric has"
+        headline += (
+            f" {len(missing)} {several} no value for a fault or a missing model: {', '.join(missing)}."
         )
     problems.sort(key=lambda item: (-item[0], item[1]["title"]))
     return {

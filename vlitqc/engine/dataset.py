@@ -17,6 +17,7 @@ from vlitqc.analysis.bootstrap import bootstrap_mean
 from vlitqc.engine.features import ShardFeatures, readable
 from vlitqc.engine.plan import Planned
 from vlitqc.engine.shards import ISSUE_SCHEMA, issue_table
+from vlitqc.errors import as_reason
 from vlitqc.types import DatasetMetric, DatasetScore, Issue, MetricSpec, Remarking
 
 QUANTILES = (5, 25, 50, 75, 95)
@@ -97,7 +98,7 @@ def resolve(planned: Planned, store: ShardFeatures) -> tuple[DatasetScore, dict[
         json.dumps([score.value, score.interval, dict(score.details)], allow_nan=False)
         return score, _label_columns(planned.spec, score, n)
     except Exception as error:  # noqa: BLE001 - a third party's metric may raise anything
-        score = DatasetScore(reason=f"error: {type(error).__name__}: {error}", n_total=n)
+        score = DatasetScore(reason=as_reason(error), n_total=n)
         return score, _label_columns(planned.spec, score, n)
 
 

@@ -32,7 +32,13 @@ class Estimate:
 
 def estimate(planned: Sequence[Planned], records: Iterable[Record]) -> Estimate | None:
     """The sum over all records of what the judged metrics say they cost; None where no metric asks a judge."""
-    judged = [p for p in planned if isinstance(p.metric, Judged)]
+    judged: list[Planned] = []
+    shared: set[str] = set()
+    for p in planned:
+        key = getattr(p.metric, "cost_shared", None)
+        if isinstance(p.metric, Judged) and key not in shared:
+            judged.append(p)
+            shared |= {key} if key else set()
     if not judged:
         return None
     n = calls = characters = images = 0

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from vlitqc.errors import ModelUnavailable, UsageError
+from vlitqc.models.roles import check_roles
 from vlitqc.models.store import ModelStore
 from vlitqc.profiles import MetricEntry, Profile
 from vlitqc.registry import METRICS, entries, find, load_metric
@@ -106,6 +107,8 @@ def _prepare(profile: Profile, name: str, store: ModelStore) -> Planned:
     refs = tuple((slot, store.ref(slot)) for slot in entry.models.values())
     try:
         models = {role: store.get(slot) for role, slot in entry.models.items()}
+        roles = {role: (entry.models[role], model) for role, model in models.items()}
+        check_roles(metric_class, roles, f"profile {profile.name}: metrics.{name}.models")
         metric = metric_class(**models, **entry.options)
     except ModelUnavailable as error:
         return without(Planned(spec, entry, None, None, refs), str(error))

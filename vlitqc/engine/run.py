@@ -23,6 +23,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata
@@ -218,7 +219,8 @@ def score(
         progress: told how far the run is.
         lm: a causal language model in the place of the profile's: a slot of the profile, a folder, a ``.gguf``
             file or a Hugging Face id in the cache.
-        judge: a judge in the place of the profile's: ``{"model": …}`` with, for a server, ``"url"``.
+        judge: a judge in the place of the profile's: ``{"model": …}`` with, for a server, ``"url"``, and any
+            other option of the backend (``openai_judge``, or ``transformers_judge`` without a URL).
         judge_limit: no more calls to each judge than this; what is left unasked is null and asked by the next
             run.
         announce: told in a sentence what the judges are about to be asked.
@@ -264,7 +266,7 @@ def score(
             batch_size,
             seed=seed,
             allow_outside=allow_outside,
-            judge_limit=None if judge_limit is None else max(1, judge_limit // workers),
+            judge_limit=judge_limit,
         )
         models = ModelStore(chosen, device=device, judge_limit=judge_limit)
         planned = prepare(plan, models)
@@ -360,8 +362,11 @@ def _chosen(profile: str, lm: str | None, judge: Mapping[str, Any] | None) -> Pr
             model = profiles.ModelEntry(
                 "judge", "openai_judge", "Judge", name, "see its publisher", (), options
             )
+        elif name in chosen.models:
+            model = chosen.models[name]
         else:
             model = profiles.model_from(name, role="judge", kind="Judge", backend="transformers_judge")
+            model = replace(model, options={key: v for key, v in options.items() if key != "model"})
         chosen = profiles.rebind(chosen, "judge", model)
     return chosen
 
@@ -410,7 +415,11 @@ def _resolve(
         "input": info["input"] | {"image_root": str(plan.image_root)},
         "counts": {"records": len(states), **counts},
         "verdict": verdict(
-            len(states), shlex.quote(str(target)), _suspect_rows(all_issues), _below_floor(target, sections)
+            len(states),
+            shlex.quote(str(target)),
+            _suspect_rows(all_issues),
+            _below_floor(target, sections),
+            scorecard.failed(sections),
         ),
         "principles": scorecard.principle_sections(sections),
         "issues": scorecard.issue_section(all_issues),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -47,6 +47,15 @@ def metric_section(planned: Planned, summary: Mapping[str, Any]) -> dict[str, An
         "floor": planned.entry.floor,
         "reference": dict(planned.entry.reference) if planned.entry.reference else None,
     }
+
+
+def failed(metrics: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The metrics without a value because something is broken, not because they do not apply."""
+    return [
+        m["name"]
+        for m in metrics
+        if m["value"] is None and str(m["reason"]).startswith(("error", "model unavailable"))
+    ]
 
 
 def principle_sections(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

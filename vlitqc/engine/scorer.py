@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from vlitqc.engine.plan import Plan, Planned, fingerprint, image_side, prepare, without
 from vlitqc.engine.shards import Done, Shard, folder, read_done, shard_fingerprint, write_shard
-from vlitqc.errors import ModelUnavailable
+from vlitqc.errors import ModelUnavailable, as_reason
 from vlitqc.media import MediaLoader, issue_kind
 from vlitqc.models.store import ModelStore
 from vlitqc.types import (
@@ -241,7 +241,7 @@ def _isolated(
             except ModelUnavailable:
                 raise
             except Exception as error:  # noqa: BLE001 - it becomes the sample's reason
-                results += failed(f"error: {type(error).__name__}: {error}", sample)
+                results += failed(as_reason(error), sample)
         return results
 
 

@@ -10,7 +10,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 from vlitqc.engine.plan import Plan
@@ -34,12 +36,16 @@ def run_shards(
         for shard in shards:
             yield shard, scorer.score(shard)
         return
+    # Forking a process that holds threads and a model's locks can deadlock.
+    context = get_context("spawn")
+    limits = context.SimpleQueue()
+    for i in range(workers):
+        limits.put(share(plan.judge_limit, i, workers))
     pool = ProcessPoolExecutor(
         workers,
-        # Forking a process that holds threads and a model's locks can deadlock.
-        mp_context=get_context("spawn"),
+        mp_context=context,
         initializer=_start_worker,
-        initargs=(plan, target, os.getpid(), max(1, (os.cpu_count() or 1) // workers)),
+        initargs=(plan, target, os.getpid(), max(1, (os.cpu_count() or 1) // workers), limits),
     )
     with pool:
         pending: deque[tuple[Shard, Future[Done]]] = deque()
@@ -61,13 +67,20 @@ def run_shards(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(plan: Plan, target: Path, parent: int, threads: int) -> None:
+def share(limit: int | None, worker: int, workers: int) -> int | None:
+    """A worker's part of a limit, as even as whole numbers allow."""
+    return None if limit is None else limit // workers + (worker < limit % workers)
+
+
+def _start_worker(
+    plan: Plan, target: Path, parent: int, threads: int, limits: SimpleQueue[int | None]
+) -> None:
     global _scorer  # noqa: PLW0603 - a worker process holds exactly one scorer, with its loaded models
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     # Ctrl-C reaches the whole group; the parent alone answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    _scorer = ShardScorer(plan, target)
+    _scorer = ShardScorer(replace(plan, judge_limit=limits.get()), target)
 
 
 def _score(shard: Shard) -> Done:

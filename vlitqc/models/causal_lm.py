@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from vlitqc.errors import ModelUnavailable
 from vlitqc.models.libraries import need
+from vlitqc.models.state_dict import why_unreadable
 from vlitqc.models.torch_device import torch_device
 from vlitqc.types import ModelRef, Scale, TextLikelihood
 
@@ -142,6 +143,7 @@ class CausalLM:
         if "checkpoint" in files:
             need("gguf", "gguf>=0.10")
             need("accelerate", "accelerate")
+        need("transformers", "transformers>=5.23")
         self.ref = ref
         self._files = dict(files)
         self._start_token = start_token
@@ -307,8 +309,8 @@ class CausalLM:
         ) as error:
             raise ModelUnavailable(
                 f"{path} cannot be read as a causal language model: expected a transformers folder with config, "
-                f"tokenizer and safetensors, or a .gguf file of an architecture that transformers knows; "
-                f"found {type(error).__name__}: {error}; point the profile to a whole copy"
+                "tokenizer and safetensors, or a .gguf file of an architecture that transformers knows "
+                f"({why_unreadable(error)}); point the profile to a whole copy"
             ) from error
         missing = sorted(found["missing_keys"])
         if missing:
@@ -316,11 +318,13 @@ class CausalLM:
                 f"{path} is not a whole causal language model: {len(missing)} weights are missing, such as "
                 f"{missing[0]}; point the profile to a whole copy of one"
             )
+        start = self._start(tokenizer, path)
+        _check_vocabulary(model, tokenizer, start, path)
         return _Loaded(
             model,
             tokenizer,
             device,
-            self._start(tokenizer, path),
+            start,
             self._longest(model, tokenizer),
             _slices_agree(model, device, path),
         )
@@ -437,17 +441,36 @@ def _log_probabilities(at: _Loaded, batch: Sequence[_Window]) -> list[float]:
     return sums
 
 
+def _check_vocabulary(model: Any, tokenizer: Any, start: int | None, path: Path) -> None:
+    """Raises ModelUnavailable for a tokenizer that gives tokens which the model has no row for."""
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    # Text is never read as one of these, and some models have none of their padding token.
+    control = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special} - {start}
+    largest = max(set(tokenizer.get_vocab().values()) - control, default=0)
+    if largest >= rows:
+        raise ModelUnavailable(
+            f"{path} holds a tokenizer with token ids up to {largest}, but a model of {rows} tokens: they belong "
+            "to different models; point the profile to a whole copy of one"
+        )
+
+
 def _slices_agree(model: Any, device: str, path: Path) -> bool:
     """Whether the output layer over the hidden states gives the model's own logits.
 
-    Some models scale or cap their logits afterwards. Raises ModelUnavailable for a model in which a later token
-    changes what comes before it: BERT and its like are read without complaint.
+    Some models scale or cap their logits afterwards. Raises ModelUnavailable for weights that give no number, and
+    for a model in which a later token changes what comes before it: BERT and its like are read without complaint.
     """
     import torch
 
     tokens = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 5]], device=device)
     with torch.inference_mode():
         own = model(input_ids=tokens, use_cache=False).logits.float()
+        if not own.logsumexp(dim=-1).isfinite().all():
+            cure = "" if model.dtype == torch.float32 else ", or try precision = 'fp32'"
+            raise ModelUnavailable(
+                f"{path} gives no finite probability to any token: its weights are broken, or too large for "
+                f"{model.dtype}; point the profile to a whole copy{cure}"
+            )
         near = 1e-4 if model.dtype == torch.float32 else 1e-2
         if not torch.allclose(own[0, :3], own[1, :3], rtol=near, atol=near):
             raise ModelUnavailable(

@@ -34,6 +34,7 @@ from vlitqc.media_tokens import strip_media_tokens
 from vlitqc.models.libraries import need
 from vlitqc.models.open_clip_tokens import BytePairs, HubTokens, Tokens
 from vlitqc.models.sentence_pieces import fit, fits, split_sentences
+from vlitqc.models.state_dict import why_unreadable
 from vlitqc.models.torch_device import torch_device
 from vlitqc.types import FloatArray, ModelRef, Rgb, Scale
 
@@ -157,7 +158,7 @@ class OpenClip:
 
     Raises:
         TypeError: options and files do not fit together.
-        ModelUnavailable: open_clip is not installed.
+        ModelUnavailable: open_clip or torchvision is not installed.
     """
 
     RUNTIME_OPTIONS = ("batch_size", "threads")
@@ -174,7 +175,8 @@ class OpenClip:
         threads: int = 4,
         device: str = "auto",
     ) -> None:
-        need("open_clip", "vlitqc[models]")
+        for library in ("open_clip", "torchvision"):
+            need(library, "vlitqc[models]")
         if precision not in PRECISIONS:
             raise TypeError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
         for name, value in (("batch_size", batch_size), ("threads", threads)):
@@ -630,6 +632,8 @@ def _quiet_log() -> Iterator[None]:
 
 def _said(error: BaseException) -> str:
     """The first words of an error: that of a state dict names every tensor."""
+    if isinstance(error, pickle.UnpicklingError):
+        return why_unreadable(error)
     words = " ".join(str(error).split())
     return f"{type(error).__name__}: {words[:300]}{'…' if len(words) > 300 else ''}"
 
@@ -659,8 +663,16 @@ def _resize(geometry: Sequence[Any], image: Rgb) -> Rgb:
         image = image[cut] if height > width else image[:, cut]
     picture = Pillow.fromarray(np.ascontiguousarray(image))
     for step in geometry:
-        picture = step(picture)
+        picture = _keeping_ratio(step, picture) if type(step).__name__ == "ResizeKeepRatio" else step(picture)
     return np.asarray(picture)
+
+
+def _keeping_ratio(step: Any, picture: Any) -> Any:
+    """As the step itself does, and at least 1 pixel wide and high: it would round a thin picture away."""
+    from torchvision.transforms.functional import resize
+
+    sides = step.get_params(picture, step.size, step.longest)
+    return resize(picture, [max(1, side) for side in sides], step.interpolation)
 
 
 def _half(precision: str, device: str) -> Any:

@@ -31,7 +31,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from random import SystemRandom
 from typing import Any, Literal, TypeVar
@@ -47,11 +46,15 @@ T = TypeVar("T")
 JPEG_QUALITY = 90
 LONGEST_CAUSE = 300
 """Characters of a server's own words that a failure may hold."""
+LARGEST_BODY = 4 * 2**20
+"""Bytes of a reply, unpacked, that are read; answers with log-probabilities take some 50 kB."""
 
 _PLACEHOLDER = "none"
 _LONGEST_BACKOFF = 30.0
+_LONGEST_FAREWELL = 2.0
 _AGAIN = frozenset({408, 409, 425, 429})
-_FATAL = frozenset({401, 402, 403, 404, 405, 407})
+_FATAL = frozenset({401, 402, 404, 405, 407})
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HOST = re.compile(r"[\w.:%-]+")
 _VERSION = re.compile(r"v\d+\w*")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -60,14 +63,16 @@ _JITTER = SystemRandom()
 _LOGGERS = ("openai", "httpx", "httpcore")
 
 # What a server may refuse, and the words by which its refusal names it. It is then asked without.
+_STRUCTURE = re.compile(r"response_format|json_schema|guided|structured.?output|grammar", re.IGNORECASE)
 _OPTIONAL: dict[str, re.Pattern[str]] = {
-    "response_format": re.compile(
-        r"response_format|json_schema|guided|structured.?output|grammar", re.IGNORECASE
-    ),
+    "json_schema": _STRUCTURE,  # then the schema goes in the older form, with the type json_object
+    "response_format": _STRUCTURE,
     "seed": re.compile(r"\bseed\b", re.IGNORECASE),
     "max_tokens": re.compile(r"max_completion_tokens"),
     "system": re.compile(r"system.{0,12}role|role.{0,12}system", re.IGNORECASE),
 }
+# llama-cpp-python answers 500 to a request of a form that it does not know.
+_NOT_VALID = re.compile(r"validation error|literal_error|input should be", re.IGNORECASE)
 _LOGPROBS = re.compile(r"log_?prob", re.IGNORECASE)
 
 
@@ -84,9 +89,10 @@ class OpenAIJudge:
     after a wait drawn uniformly from 0 to ``backoff`` · 2ⁿ seconds, and no sooner than ``Retry-After`` says, of
     which no more than ``longest_wait`` seconds are honoured; all calls heed it. 400, 422 and other statuses are
     not sent again; 401, 402, 403, 404, 405, 407, a redirect and an exhausted quota end all further calls of this
-    process at once, since they would end the same. After ``breaker`` calls in a row have failed in all their
-    attempts the server is taken to be down: calls fail at once, until ``cooldown`` seconds later one is let
-    through to see.
+    process at once, since they would end the same; but once a call has succeeded, 403 concerns its own question
+    alone, for gateways answer so to an input that they hold for harmful. After ``breaker`` calls in a row have
+    failed in all their attempts the server is taken to be down: calls fail at once, until ``cooldown`` seconds
+    later one is let through to see.
 
     ``limit`` bounds the requests that this object sends in its process, retries included, for each of them may
     cost money. Answers from the cache do not count.
@@ -96,15 +102,17 @@ class OpenAIJudge:
     settings that only one kind of server has (``chat_template_kwargs``). Votes differ only where the server
     samples: transformers serve does so only if the model's ``generation_config.json`` says ``do_sample``.
 
-    A server that refuses ``response_format``, ``seed``, ``max_tokens`` (for ``max_completion_tokens``) or the
-    role ``system`` with 400 or 422 is asked without, and remembered once that worked.
+    A server that refuses ``seed``, ``max_tokens`` (for ``max_completion_tokens``) or the role ``system`` is asked
+    without, and remembered once that worked; one that refuses a ``response_format`` of the type ``json_schema``
+    gets the schema with the type ``json_object``, and if it refuses that too, none.
 
     An answer counts only where the server says that the model ended it (``finish_reason`` "stop"). Everything
     that a model has said is kept in ``answer_cache``, in the folder ``cache``, an answer that was cut off as
     well; refusals and failures on the way are not. Identical questions of one call are asked once.
 
     ``ask`` and ``weigh`` may be called from any thread, also beside a running event loop: they work on a loop
-    of their own, one a process. Both raise ModelUnavailable where the cache cannot be used.
+    of their own, one a process. Both raise ModelUnavailable where the cache cannot be used, or no HTTP client be
+    built with the proxies and certificates that the environment names.
     """
 
     def __init__(
@@ -159,8 +167,9 @@ class OpenAIJudge:
         self._url, self._host = _normalised(url)
         if not model or not isinstance(model, str):
             raise TypeError("model must be the server's name for the model")
-        if not key_env or not isinstance(key_env, str):
-            raise TypeError("key_env must be the name of an environment variable")
+        if not isinstance(key_env, str) or not _VARIABLE.fullmatch(key_env):
+            # Not shown: it may be the key itself.
+            raise TypeError("key_env must be the name of an environment variable, such as OPENAI_API_KEY")
         least = {
             "concurrency": concurrency,
             "attempts": attempts,
@@ -205,6 +214,7 @@ class OpenAIJudge:
         self._slots: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
         self._without: set[str] = set()
         self._no_logprobs: str | None = None
+        self._admitted = False
         self._pause_until = 0.0
         self._counts = _Counts()
         self._lock = threading.Lock()
@@ -340,7 +350,11 @@ class OpenAIJudge:
         elif question.schema is not None and "response_format" not in without:
             name = re.sub(r"[^A-Za-z0-9_-]", "_", question.prompt)[:64] or "answer"
             form = {"name": name, "strict": True, "schema": dict(question.schema)}
-            body["response_format"] = {"type": "json_schema", "json_schema": form}
+            body["response_format"] = (
+                {"type": "json_object", "schema": dict(question.schema)}
+                if "json_schema" in without
+                else {"type": "json_schema", "json_schema": form}
+            )
         return body
 
     def _jpeg(self, image: Rgb) -> bytes:
@@ -368,9 +382,7 @@ class OpenAIJudge:
         asked = [call for key, call in calls.items() if key not in outcomes]
         found: list[dict[str, Any] | _Failure] = []
         if asked:
-            secret = self._secret()
-            with secret.kept_out_of_logs():
-                found = _on_loop(self._ask_all(asked, secret))
+            found = _on_loop(self._ask_all(asked, self._secret()))
         with self._lock:
             self._counts.cached += len(outcomes)
             self._counts.milliseconds += round(1000 * (time.perf_counter() - started))
@@ -406,20 +418,29 @@ class OpenAIJudge:
         if self._slots is None or self._slots[0] is not loop:
             self._slots = (loop, asyncio.Semaphore(self._concurrency))
         # A client for each batch: no connection outlives the call, crosses a fork or goes stale between batches.
-        async with openai.AsyncOpenAI(
-            api_key=secret.key or _PLACEHOLDER,
-            base_url=self._url,
-            max_retries=0,
-            timeout=openai.Timeout(self._timeout, connect=min(self._connect_timeout, self._timeout)),
-            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
-        ) as client:
-            tasks = [asyncio.ensure_future(self._ask_one(client, call, secret)) for call in calls]
-            try:
-                return list(await asyncio.gather(*tasks))
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            made = openai.AsyncOpenAI(
+                api_key=secret.key or _PLACEHOLDER,
+                base_url=self._url,
+                max_retries=0,
+                timeout=openai.Timeout(self._timeout, connect=min(self._connect_timeout, self._timeout)),
+                http_client=_bounded_client(),
+            )
+        except Exception as error:  # noqa: BLE001 - the environment's proxies and certificates may raise anything
+            said = _short(secret.clear(f"{type(error).__name__}: {error}"))
+            raise ModelUnavailable(
+                f"the HTTP client cannot be built ({said}); "
+                "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE"
+            ) from None
+        with secret.kept_out_of_logs():
+            async with made as client:
+                tasks = [asyncio.ensure_future(self._ask_one(client, call, secret)) for call in calls]
+                try:
+                    return list(await asyncio.gather(*tasks))
+                finally:
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _ask_one(self, client: Any, call: _Call, secret: _Secret) -> dict[str, Any] | _Failure:
         """What the model said, after as many attempts as it takes and is allowed."""
@@ -452,13 +473,14 @@ class OpenAIJudge:
                     if error.fatal:
                         self._breaker.shut_for_good(error.text)
                         break
-                    if not error.may_pass:
+                    name = self._refused(error, call, self._without | refused)
+                    if name is not None:
                         self._breaker.worked()
-                        name = self._refused(error, call, self._without | refused)
-                        if name is None:
-                            break
                         refused.add(name)
                         continue
+                    if not error.may_pass:
+                        self._breaker.worked()
+                        break
                     attempt += 1
                     wait = min(error.wait, self._longest_wait)
                     self._pause_until = max(self._pause_until, time.monotonic() + wait)
@@ -479,9 +501,8 @@ class OpenAIJudge:
 
     def _count_one(self, *, retry: bool) -> None:
         if self._limit is not None and self._counts.calls >= self._limit:
-            raise _Attempt(
-                f"the limit of {self._limit} calls (--judge-limit) is reached", retry=True, unsent=True
-            )
+            # Without its number, which is this process's share of what the user gave.
+            raise _Attempt("the limit of calls (--judge-limit) is reached", retry=True, unsent=True)
         self._counts.calls += 1
         self._counts.retries += retry
 
@@ -492,7 +513,7 @@ class OpenAIJudge:
 
     def _refused(self, error: _Attempt, call: _Call, without: set[str]) -> str | None:
         """The name of what the server does not take and can do without, if that is what the failure says."""
-        if error.status not in (400, 422):
+        if error.status not in (400, 422) and not (error.status == 500 and _NOT_VALID.search(error.said)):
             return None
         if call.kind == "weigh" and _LOGPROBS.search(error.said):
             self._no_logprobs = f"the server gives no log-probabilities ({error.text})"
@@ -500,7 +521,7 @@ class OpenAIJudge:
             return None
         sent = {"max_tokens", "system" if call.question.system else "", "seed"}
         if call.kind == "ask" and call.question.schema is not None:
-            sent.add("response_format")
+            sent |= {"json_schema", "response_format"}
         for name, words in _OPTIONAL.items():
             if name in sent - without and words.search(error.said):
                 return name
@@ -526,6 +547,8 @@ class OpenAIJudge:
             raise _Attempt(f"no answer within {self._timeout:g} s", may_pass=True) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
+            if isinstance(cause, _Attempt):
+                raise cause from None
             said = secret.clear(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__)
             raise _Attempt(f"no connection, or one that was cut: {_short(said)}", may_pass=True) from None
         except openai.APIStatusError as error:
@@ -551,7 +574,7 @@ class OpenAIJudge:
             )
         if "insufficient_quota" in said:
             return _Attempt(text, retry=True, fatal=True, status=status, said=said)
-        if status in _FATAL:
+        if status in _FATAL or (status == 403 and not self._admitted):
             cure = {
                 401: f"; check the key in ${self._key_env}" + ("" if secret.key else ", which is not set"),
                 403: f"; check what the key in ${self._key_env} may use",
@@ -579,14 +602,18 @@ class OpenAIJudge:
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             shown = _short(secret.clear(raw[:4096].decode("utf-8", "replace")))
             raise _Attempt(f"the body is no chat completion: {shown or 'empty'}", may_pass=True) from None
+        self._admitted = True
         for count, name in (("tokens_in", "prompt_tokens"), ("tokens_out", "completion_tokens")):
-            if isinstance(used.get(name), int):
-                setattr(self._counts, count, getattr(self._counts, count) + used[name])
+            n = used.get(name)
+            if type(n) is int and 0 <= n < 2**31:
+                setattr(self._counts, count, getattr(self._counts, count) + n)
         if refusal or finish == "content_filter":
             why = _short(secret.clear(str(refusal or text or "its content filter stopped the answer")))
             raise _Attempt(f"the judge refused: {why}")
         if call.kind == "weigh":
             if not tokens:
+                if not (text or "").strip():
+                    raise _Attempt("the answer is empty")
                 self._no_logprobs = "the server gives no log-probabilities (its answer has none)"
                 raise _Attempt(self._no_logprobs)
             return {"tokens": tokens}
@@ -755,11 +782,13 @@ class _Secret:
 
     @contextmanager
     def kept_out_of_logs(self) -> Iterator[None]:
-        """While it lasts, no record of the client's loggers, at any level, holds the key."""
+        """While it lasts, no record of the client's loggers, at any level, holds the key.
+
+        To be entered when the client is built: some of its loggers exist only from then on.
+        """
         if not self.key:
             yield
             return
-        import_module("openai")  # its loggers exist from then on
         loggers = [
             logging.getLogger(name)
             for name in list(logging.root.manager.loggerDict)
@@ -931,9 +960,45 @@ def _retry_after(headers: Mapping[str, str]) -> float:
     except ValueError:
         try:
             seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return 0.0
     return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
+
+
+# ---------------------------------------------------------------- the client
+
+
+def _bounded_client() -> Any:
+    """The HTTP client, which follows no redirect and reads no more than ``LARGEST_BODY`` of a reply."""
+    import openai
+
+    class Bounded(openai.DefaultAsyncHttpxClient):
+        async def send(self, request: Any, **options: Any) -> Any:
+            response = await super().send(request, **{**options, "stream": True})
+            body = bytearray()
+            try:
+                async for part in response.aiter_bytes():
+                    body += part
+                    if len(body) > LARGEST_BODY:
+                        if response.is_error:
+                            break  # its beginning says what is wrong
+                        raise _Attempt(f"the body is larger than {LARGEST_BODY // 2**20} MiB")
+            finally:
+                await response.aclose()
+            headers = [
+                (name, value)
+                for name, value in response.headers.multi_items()
+                if name not in ("content-encoding", "content-length", "transfer-encoding")
+            ]
+            return type(response)(
+                response.status_code,
+                headers=headers,
+                content=bytes(body),
+                request=request,
+                extensions=response.extensions,
+            )
+
+    return Bounded(follow_redirects=False)
 
 
 # ---------------------------------------------------------------- the loop
@@ -952,9 +1017,23 @@ class _Loop:
     def stop(self) -> None:
         """End the thread and close the loop; nothing in a process that was forked off it."""
         if self.process == os.getpid():
+            asyncio.run_coroutine_threadsafe(self._end_tasks(), self.loop).result()
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join()
             self.loop.close()
+
+    async def _end_tasks(self) -> None:
+        """Let what an interrupt has left close its connections: the loop would complain of tasks under way."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            if not task.cancelling():  # a second time would cut its farewell short
+                task.cancel()
+        if tasks:
+            done, _ = await asyncio.wait(tasks, timeout=_LONGEST_FAREWELL)
+            for task in done:
+                if not task.cancelled():
+                    task.exception()  # nobody else will ask for it
+        await self.loop.shutdown_asyncgens()
 
 
 _loop: list[_Loop] = []

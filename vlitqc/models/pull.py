@@ -7,6 +7,7 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 
 from vlitqc.errors import ModelUnavailable
 from vlitqc.models import weights
@@ -82,6 +83,11 @@ def _from_url(file: ModelFile, told: Told) -> None:
     digest = hashlib.sha256()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelUnavailable(
+            f"{target.parent} cannot be made ({error.strerror}); set VLITQC_CACHE to a folder that can"
+        ) from error
+    try:
         # The profile's check lets https alone through.
         with urllib.request.urlopen(file.url, timeout=TIMEOUT) as answer, fresh.open("wb") as out:  # noqa: S310
             if answer.url != file.url and not answer.url.startswith("https://"):
@@ -107,7 +113,8 @@ def _from_url(file: ModelFile, told: Told) -> None:
             "check the network and run the command again"
         ) from error
     finally:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
 
 
 def _first_line(error: Exception) -> str:

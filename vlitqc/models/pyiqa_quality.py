@@ -58,6 +58,8 @@ _FETCHES_FACES = "gfiqa"
 
 _PIXELS = 2**22
 """Of one pass, unless it is of a single picture: so memory has a bound."""
+_MOST_ENLARGED = 4 * _PIXELS
+"""Of a picture that is enlarged: 1 × 2048 px would become 225 × 460,800 px and take gigabytes."""
 _CROP = 225
 """The shorter side to which pyiqa enlarges a picture that is smaller than a crop."""
 
@@ -114,7 +116,8 @@ class PyiqaQuality:
 
     The scale's direction and range are pyiqa's. A picture is given to the metric in its own size: only pictures
     of equal size share a pass, at most ``batch_size`` of them, and what is done to a size that the network cannot
-    take is pyiqa's own way. MANIQA's is 20 crops of 224 px on a grid, the same every time, of a picture whose
+    take is pyiqa's own way, but that a picture which would be enlarged to over 2²⁴ pixels is refused as too thin.
+    MANIQA's is 20 crops of 224 px on a grid, the same every time, of a picture whose
     shorter side is enlarged to 225 px (bilinear) if it is less. A pass of MANIQA needs about 1 GB a picture.
 
     ``precision``: ``fp32`` computes in float32; ``auto`` lets networks compute in bfloat16 on a GPU that has it,
@@ -136,7 +139,8 @@ class PyiqaQuality:
         settings: Mapping[str, Any] | None = None,
         device: str = "auto",
     ) -> None:
-        need("pyiqa", _INSTALL)
+        for library in ("pyiqa", "torchvision"):
+            need(library, _INSTALL)
         self._entry = _entry(metric)
         if self._type not in _WITHOUT_FILE and "checkpoint" not in files:
             raise ModelUnavailable(
@@ -202,12 +206,9 @@ class PyiqaQuality:
         by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
         for i, image in enumerate(images):
             by_shape[image.shape[0], image.shape[1]].append(i)
-        for (height, width), places in by_shape.items():
-            # Networks enlarge what is smaller than their crop, so that a thin picture may become a large one.
-            pixels = height * width * max(1.0, _CROP / min(height, width)) ** 2
-            # Statistics of a batch gain nothing from company.
-            at_once = 1 if self._type in _STATISTICS else min(self._batch_size, int(_PIXELS / pixels))
-            step = max(at_once, 1)
+        at_once = {shape: self._at_once(*shape) for shape in by_shape}
+        for shape, places in by_shape.items():
+            step = at_once[shape]
             for start in range(0, len(places), step):
                 part = places[start : start + step]
                 values[part] = self._forward(network, device, [images[i] for i in part])
@@ -223,6 +224,17 @@ class PyiqaQuality:
     @property
     def _type(self) -> str:
         return str(self._entry["metric_opts"]["type"])
+
+    def _at_once(self, height: int, width: int) -> int:
+        """How many pictures of that size share a pass."""
+        if self._type in _STATISTICS:
+            return 1  # they gain nothing from company
+        # Networks enlarge what is smaller than their crop, so that a thin picture may become a large one.
+        enlarged = max(1.0, _CROP / min(height, width)) ** 2
+        pixels = height * width * enlarged
+        if enlarged > 1 and pixels > _MOST_ENLARGED:
+            raise ValueError(f"a picture of {width} × {height} px is too thin to be measured")
+        return max(1, min(self._batch_size, int(_PIXELS / pixels)))
 
     def _forward(self, network: Any, device: str, images: Sequence[Rgb]) -> NDArray[np.float64]:
         import torch

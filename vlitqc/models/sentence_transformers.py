@@ -7,10 +7,11 @@ folder whose sentence vector is the first token's last hidden state, before the 
 
 from __future__ import annotations
 
+import json
 import pickle
 import threading
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import numpy as np
 
 from vlitqc.errors import ModelUnavailable
 from vlitqc.media_tokens import strip_media_tokens
-from vlitqc.models.sentence_pieces import split_sentences
+from vlitqc.models.sentence_pieces import fit, split_sentences
+from vlitqc.models.state_dict import why_unreadable
 from vlitqc.models.torch_device import torch_device
 from vlitqc.types import FloatArray, ModelRef
 
@@ -32,7 +34,9 @@ class SentenceEncoder:
 
     Media tokens are taken out of every text. A text longer than the model's context is never cut off: it is
     packed into windows of whole sentences, and its vector is the mean of the windows' vectors, weighted by
-    their tokens. Rows depend on the set of texts in a call only up to float32 rounding, and not on their
+    their tokens. A sentence longer than the context is cut between words, and a word longer than that between
+    characters. What looks like a control token in a text or a prompt (``[SEP]``, ``</s>``) is read as plain
+    text. Rows depend on the set of texts in a call only up to float32 rounding, and not on their
     order. Nothing loads before first use; loading happens once an object and is safe from several threads.
     No code that a folder carries is run, and weights outside safetensors are read with ``weights_only``.
 
@@ -98,7 +102,7 @@ class SentenceEncoder:
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """Unit rows ``float32[n, d]``, one a text, in order.
 
-        Raises ModelUnavailable where the folder cannot be read.
+        Raises ModelUnavailable where the folder cannot be read, or its weights give rows that are not finite.
         """
         model = self._load()
         stripped = [strip_media_tokens(text) for text in texts]
@@ -120,6 +124,11 @@ class SentenceEncoder:
                 normalize_embeddings=True,
                 convert_to_numpy=True,
             )
+        if not np.isfinite(encoded).all():
+            raise ModelUnavailable(
+                f"{self.ref.name} gives rows that are not finite: the weights in {self._folder} are broken; "
+                "point the profile to a whole copy"
+            )
         rows = np.zeros((len(distinct), int(model.get_embedding_dimension())), np.float32)
         if windows:
             alone = np.bincount(owners, minlength=len(distinct)) == 1
@@ -134,7 +143,7 @@ class SentenceEncoder:
         return rows[[place[text] for text in stripped]]
 
     def sentences(self, text: str) -> list[str]:
-        """The sentences of ``text`` without media tokens; one longer than the context is cut between words."""
+        """The sentences of ``text`` without media tokens; one longer than the context is cut, see the class."""
         sentences = split_sentences(strip_media_tokens(text))
         return [piece for piece, _ in chain.from_iterable(self._cut(sentences))]
 
@@ -147,16 +156,25 @@ class SentenceEncoder:
                 answer.append([(text, n_tokens)])
                 continue
             windows: list[tuple[str, int]] = []
-            for piece, size in chain.from_iterable(self._cut(split_sentences(text) or [text])):
-                if windows and windows[-1][1] + size <= limit:
-                    windows[-1] = (f"{windows[-1][0]} {piece}", windows[-1][1] + size)
-                else:
-                    windows.append((piece, size))
+            for parts in self._cut(split_sentences(text) or [text]):
+                for k, (part, size) in enumerate(parts):
+                    # Parts of one sentence stay apart: they may have no space between them.
+                    if k == 0 and windows and windows[-1][1] + size <= limit:
+                        joined = f"{windows[-1][0]} {part}"
+                        (n_joined,) = self._count([joined])  # those of the parts need not add up to it
+                        if n_joined <= limit:
+                            windows[-1] = (joined, n_joined)
+                            continue
+                    windows.append((part, size))
             answer.append(windows)
         return answer
 
     def _cut(self, pieces: Sequence[str]) -> list[list[tuple[str, int]]]:
-        """Each piece with its tokens; one that is too long becomes several, cut before a word."""
+        """Each piece as parts that fit the context, with their tokens.
+
+        A piece that is too long is cut before a word, as the tokenizer tells words. A part that is too long
+        still, being one word or having more tokens by itself, is cut again, within words if need be.
+        """
         if not pieces:
             return []
         limit = self._limit()
@@ -164,17 +182,29 @@ class SentenceEncoder:
         answer = []
         for i, piece in enumerate(pieces):
             offsets, words = encoding["offset_mapping"][i], encoding.word_ids(i)
-            parts: list[tuple[str, int]] = []
-            first = 0
-            while len(offsets) - first > limit:
-                end = first + limit
-                while end > first + 1 and words[end] == words[end - 1]:
+            if len(offsets) <= limit:
+                answer.append([(piece, len(offsets))])
+                continue
+            starts = [0]
+            while len(offsets) - starts[-1] > limit:
+                end = starts[-1] + limit
+                while end > starts[-1] and words[end] == words[end - 1]:
                     end -= 1
-                parts.append((piece[offsets[first][0] : offsets[end][0]].strip(), end - first))
-                first = end
-            rest = piece if first == 0 else piece[offsets[first][0] :].strip()
-            answer.append([*parts, (rest, len(offsets) - first)])
+                if end == starts[-1]:
+                    end = next((k for k in range(end, len(words)) if words[k] != words[end]), len(words))
+                if end == len(words):
+                    break
+                starts.append(end)
+            bounds = [*(offsets[start][0] for start in starts), len(piece)]
+            parts = [piece[a:b].strip() for a, b in pairwise(bounds)]
+            cuts = list(chain.from_iterable(self._refit(parts, limit)))
+            answer.append(list(zip(cuts, self._count(cuts), strict=True)))
         return answer
+
+    def _refit(self, parts: Sequence[str], limit: int) -> Iterator[list[str]]:
+        for part, size in zip(parts, self._count(parts), strict=True):
+            # Only what does not fit: `fit` cuts every word beyond 128 letters.
+            yield [part] if size <= limit else fit([part], limit, self._count)[0]
 
     def _count(self, texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in self._tokenize(texts)["input_ids"]] if texts else []
@@ -233,9 +263,8 @@ class SentenceEncoder:
         bars: Any = transformers.logging
         had_bar, level = bars.is_progress_bar_enabled(), bars.get_verbosity()
         bars.disable_progress_bar()
-        if not own:
-            # A report on weights that are not used, such as a word head; absent ones are looked for below.
-            bars.set_verbosity_error()
+        # Nor a report on weights that are not used, such as a word head; absent ones are looked for below.
+        bars.set_verbosity_error()
         try:
             if own:
                 model = SentenceTransformer(
@@ -243,6 +272,9 @@ class SentenceEncoder:
                 )
             else:
                 model = SentenceTransformer(modules=self._modules(), device=device, local_files_only=True)
+            self._check_whole(model)
+            # Else a text could end itself, or hide its own words.
+            model.tokenizer.split_special_tokens = True
             if model.tokenizer.pad_token is None:
                 # Decoders often have none; which token pads does not matter, as it is masked.
                 model.tokenizer.pad_token = (
@@ -255,7 +287,8 @@ class SentenceEncoder:
         ) as error:
             raise ModelUnavailable(
                 f"{self._folder} cannot be read as a {'sentence-transformers' if own else 'transformers'} model "
-                f"({error}); point the profile to a whole copy, or get it again: vlitqc models list says how"
+                f"({why_unreadable(error)}); point the profile to a whole copy, or get it again: vlitqc models "
+                "list says how"
             ) from error
         finally:
             bars.set_verbosity(level)
@@ -265,19 +298,42 @@ class SentenceEncoder:
     def _modules(self) -> list[Any]:
         """The folder's transformer, and the pooling that the option names."""
         from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-        from transformers import AutoModel
 
-        # The transformer module below hides which weights were absent and drawn at random instead.
-        _, found = AutoModel.from_pretrained(
-            str(self._folder),
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **_SAFE,
+        encoder = Transformer.load(
+            str(self._folder), subfolder=self._places()[0], local_files_only=True, model_kwargs=dict(_SAFE)
         )
-        # A pooler stands behind the hidden states that are pooled here, so that it may be absent.
-        missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
-        if missing:
-            raise ValueError(f"{len(missing)} of its weights are missing, such as {missing[0]}")
-        encoder = Transformer.load(str(self._folder), local_files_only=True, model_kwargs=dict(_SAFE))
         return [encoder, Pooling(encoder.get_embedding_dimension(), self._pooling)]
+
+    def _places(self) -> list[str]:
+        """The subfolder of each module; a plain folder is one module."""
+        named = self._folder / "modules.json"
+        if not named.is_file():
+            return [""]
+        return [str(module["path"]) for module in json.loads(named.read_text(encoding="utf-8"))]
+
+    def _check_whole(self, model: Any) -> None:
+        """Raises ValueError where weights of a transformer are absent: they were drawn at random instead."""
+        from sentence_transformers.sentence_transformer.modules import Transformer
+
+        # The library does not say which were; a model of its own option pooling has fewer modules.
+        for module, place in zip(model, self._places(), strict=False):
+            if not isinstance(module, Transformer):
+                continue
+            asked = Transformer.load_config(str(self._folder), subfolder=place, local_files_only=True)
+            _, found = type(module.model).from_pretrained(
+                str(self._folder),
+                config=module.model.config,
+                output_loading_info=True,
+                **{
+                    **asked.get("model_args", {}),
+                    **asked.get("model_kwargs", {}),
+                    **_SAFE,
+                    "subfolder": place,
+                    "local_files_only": True,
+                },
+            )
+            # A pooler stands behind the hidden states that are pooled here, so that it may be absent.
+            unused = "pooler." if module.module_output_name == "token_embeddings" else ()
+            missing = sorted(key for key in found["missing_keys"] if not key.startswith(unused))
+            if missing:
+                raise ValueError(f"{len(missing)} of its weights are missing, such as {missing[0]}")

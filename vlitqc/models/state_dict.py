@@ -24,6 +24,9 @@ _UNREADABLE = (
     TypeError,
     ValueError,
 )
+_DTYPES = frozenset(
+    {"float16", "bfloat16", "float32", "float64", "bool", "uint8", "int8", "int16", "int32", "int64"}
+)
 
 
 def read_state_dict(path: Path, what: str, cure: str) -> dict[str, torch.Tensor]:
@@ -68,8 +71,10 @@ def fit(
 ) -> None:
     """Load ``state`` into ``network``, every tensor of both.
 
-    Raises ModelUnavailable that names the first three tensors that are missing, unexpected or of another shape.
+    Raises ModelUnavailable that names the first three tensors that are missing, unexpected or of another shape,
+    or what ``check_values`` raises.
     """
+    check_values(state, path, what, cure)
     wanted = network.state_dict()
     missing = [key for key in wanted if key not in state]
     unexpected = [key for key in state if key not in wanted]
@@ -89,6 +94,29 @@ def fit(
             f"({'; '.join(faults)}); {cure}"
         )
     network.load_state_dict(state)
+
+
+def check_values(state: Mapping[str, torch.Tensor], path: Path, what: str, cure: str) -> None:
+    """Raise ModelUnavailable unless every tensor is dense and of finite real numbers."""
+    import torch
+
+    other = [
+        key
+        for key, value in state.items()
+        # A nested tensor has no one shape, and calls its layout that of a dense one.
+        if value.layout != torch.strided
+        or value.is_nested
+        or value.is_meta
+        or str(value.dtype).removeprefix("torch.") not in _DTYPES
+    ]
+    if other:
+        raise ModelUnavailable(
+            f"{path} holds tensors that are not of real numbers one by one, but sparse, complex, quantized or "
+            f"without values ({_some(other)}), which {what} cannot take; {cure}"
+        )
+    broken = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise ModelUnavailable(f"{path} holds weights that are not finite ({_some(broken)}); {cure}")
 
 
 def _kind(found: object) -> str:

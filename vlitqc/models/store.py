@@ -12,6 +12,7 @@ from typing import Any
 
 from vlitqc.errors import ModelUnavailable, UsageError
 from vlitqc.models import weights
+from vlitqc.models.roles import check_roles
 from vlitqc.profiles import MetricEntry, ModelEntry, ModelFile, Profile, model_file
 from vlitqc.registry import MODELS, find
 from vlitqc.types import ModelRef
@@ -38,6 +39,7 @@ class ModelStore:
         self.profile = profile
         self._of_run = {"device": device, "limit": judge_limit}
         self._built: dict[str, Any] = {}
+        self._checked: dict[ModelFile, tuple[Path, str]] = {}
 
     def files(self, slot: str) -> tuple[ModelFile, ...]:
         """The files of a slot: those that the profile names, else those that its backend knows to need."""
@@ -78,11 +80,13 @@ class ModelStore:
         if slot not in self._built:
             entry = self._entry(slot)
             try:
-                files = {file.role: weights.checked(file)[0] for file in self.files(slot)}
+                files = {file.role: self._check(file)[0] for file in self.files(slot)}
             except ModelUnavailable as error:
                 raise ModelUnavailable(self._with_profile(str(error))) from None
             used = {role: self.get(name) for role, name in entry.uses.items()}
             backend = self._backend(entry)
+            roles = {role: (entry.uses[role], model) for role, model in used.items()}
+            check_roles(backend, roles, f"profile {self.profile.name}: models.{slot}.uses")
             known = inspect.signature(backend).parameters
             of_run = {key: value for key, value in self._of_run.items() if key in known}
             options = {**used, **entry.options, **of_run}
@@ -91,8 +95,12 @@ class ModelStore:
 
     def slots(self, metric: MetricEntry) -> set[str]:
         """The slots that a metric's models take, with those that they use in turn."""
+        return set(metric.models.values()).union(*map(self.uses, metric.models.values()))
+
+    def uses(self, slot: str) -> set[str]:
+        """The slots that a slot's model uses, and theirs in turn."""
         found: set[str] = set()
-        open_slots = list(metric.models.values())
+        open_slots = list(self._entry(slot).uses.values())
         while open_slots:
             slot = open_slots.pop()
             if slot not in found:
@@ -112,7 +120,7 @@ class ModelStore:
 
     def state(self, slot: str) -> list[FileState]:
         """Each file of a slot as it is here; large files that were hashed before are not read again."""
-        return [self._state(file, weights.checked) for file in self.files(slot)]
+        return [self._state(file, self._check) for file in self.files(slot)]
 
     def verify(self, slot: str) -> list[FileState]:
         """As ``state``, but every byte is read."""
@@ -134,9 +142,15 @@ class ModelStore:
         except ModelUnavailable as error:
             return FileState(file, None, None, self._with_profile(str(error)))
 
+    def _check(self, file: ModelFile) -> tuple[Path, str]:
+        """A file is hashed once for a run, however many slots and metrics ask."""
+        if file not in self._checked:
+            self._checked[file] = weights.checked(file)
+        return self._checked[file]
+
     def _found(self, file: ModelFile) -> tuple[Path | None, str]:
         try:
-            return weights.checked(file)
+            return self._check(file)
         except ModelUnavailable:
             return None, ""
 

@@ -33,6 +33,7 @@ SHARED_AT_LEAST = 32
 
 _PROBES = ("Saphir1", "Topas2", "Rubin3", "Opal4")
 _MESSAGE_LENGTH = 300
+_LEAST_TEMPERATURE = 0.001
 
 R = TypeVar("R")
 
@@ -45,8 +46,9 @@ class TransformersJudge:
     the weights: no code, and its chat template only in transformers' sandbox. A model without a chat template
     is asked in plain text, ``system``, a blank line, ``content``.
 
-    ``temperature`` sharpens (below 1) or flattens the votes; at 0 all votes are the likeliest answer. ``seed``
-    and the question alone decide what is drawn, so that a vote does not depend on the batch or on other votes.
+    ``temperature``, 0 or at least 0.001, sharpens (below 1) or flattens the votes; at 0 all votes are the
+    likeliest answer. ``seed`` and the question alone decide what is drawn, so that a vote does not depend on the
+    batch or on other votes.
     ``batch_size`` counts answers computed at once, ``image_side`` is the longest side of a picture in pixels,
     larger ones are reduced. ``limit`` is the highest number of answers that this process computes; ``cache``
     is the folder of the answers kept on disk (``AnswerCache``), by default the user's own. ``precision``: on
@@ -80,6 +82,9 @@ class TransformersJudge:
         if set(files) not in ({"folder"}, {"checkpoint"}):
             raise TypeError("expected one file with the role 'folder' or 'checkpoint'")
         _check("temperature", temperature, 0, (int, float), "a number from 0")
+        if 0 < temperature < _LEAST_TEMPERATURE:
+            # Log-probabilities divided by it would leave the range of numbers.
+            raise TypeError(f"temperature must be 0, or {_LEAST_TEMPERATURE} or more; got {temperature!r}")
         for name, value, low in (
             ("seed", seed, 0),
             ("batch_size", batch_size, 1),
@@ -240,9 +245,8 @@ class TransformersJudge:
             groups: dict[Any, list[int]] = {}
             for i in first.values():
                 if self._left == 0:
-                    limit = self._options["limit"]
-                    told = f"the limit of {limit} answers (--judge-limit) is reached"
-                    kept[i] = Failed(told, retry=True)
+                    # Without its number, which is this process's share of what the user gave.
+                    kept[i] = Failed("the limit of calls (--judge-limit) is reached", retry=True)
                     continue
                 if self._left is not None:
                     self._left -= 1
@@ -540,6 +544,8 @@ class Chat:
     def _attempt(
         self, places: Sequence[int], run: Callable[[Sequence[int]], list[R | Failed]]
     ) -> list[tuple[int, R | Failed]]:
+        import torch
+
         try:
             return list(zip(places, run(places), strict=True))
         except Exception as error:  # noqa: BLE001 - a processor or a kernel may raise anything for one question
@@ -547,7 +553,8 @@ class Chat:
                 return [row for place in places for row in self._attempt([place], run)]
             if isinstance(error, TooLong):
                 return [(places[0], Failed(str(error)))]
-            return [(places[0], Failed(f"model {self.name} failed on it: {_told(error)}"))]
+            full = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+            return [(places[0], Failed(f"model {self.name} failed on it: {_told(error)}", retry=full))]
 
     def _inputs(
         self,

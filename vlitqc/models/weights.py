@@ -6,7 +6,6 @@ import fnmatch
 import hashlib
 import json
 import os
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -70,12 +69,18 @@ def locate(file: ModelFile) -> Path:
         if not path.is_file():
             raise ModelUnavailable(f"{file.url} has not been fetched; run: {PULL}")
         return path
-    path = Path(file.path).expanduser()
+    path = user_path(file.path)
     if not path.exists():
         raise ModelUnavailable(
             f"model file {path} does not exist; {file.how or 'correct the path in the profile'}"
         )
     return path
+
+
+def user_path(text: str) -> Path:
+    """A path of the user's, with ``~`` and with ``{cache}`` for vlitqc's own cache folder."""
+    # Path.expanduser raises for an unknown user; such a path is simply not there.
+    return Path(os.path.expanduser(text.replace("{cache}", str(cache_folder()))))  # noqa: PTH111
 
 
 def fetched(file: ModelFile) -> Path:
@@ -110,7 +115,8 @@ def _in_hub_cache(file: ModelFile) -> Path:
     from huggingface_hub import constants
 
     assert file.hub is not None
-    missing = f"{file.source} is not in the cache ({constants.HF_HUB_CACHE}); run: {PULL}"
+    cure = file.how or f"run: {PULL}"
+    missing = f"{file.source} is not in the cache ({constants.HF_HUB_CACHE}); {cure}"
     repository = Path(constants.HF_HUB_CACHE) / f"models--{file.hub.replace('/', '--')}"
     named = repository / "refs" / file.revision
     commit = named.read_text().strip() if named.is_file() else file.revision
@@ -121,14 +127,17 @@ def _in_hub_cache(file: ModelFile) -> Path:
         if not (folder / file.path).is_file():
             raise ModelUnavailable(missing)
         return folder / file.path
-    lacking = _lacking(folder)
+    lacking = _lacking(folder, file.patterns)
     if lacking:
-        raise ModelUnavailable(f"{file.source} is in the cache without {lacking}; run: {PULL}")
+        raise ModelUnavailable(f"{file.source} is in the cache without {lacking}; {cure}")
     return folder
 
 
-def _lacking(folder: Path) -> str | None:
-    """What a snapshot lacks of its weights: one that was broken off holds some files and not others."""
+def _lacking(folder: Path, patterns: tuple[str, ...]) -> str | None:
+    """What a snapshot lacks of its weights: one that was broken off holds some files and not others.
+
+    A repository may hold its weights twice; the shards of the form that no pattern names are not missed.
+    """
     if not any(path.suffix in WEIGHTS for path in folder.rglob("*")):
         return "weights"
     for index in folder.glob("*.index.json"):
@@ -136,7 +145,8 @@ def _lacking(folder: Path) -> str | None:
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (ValueError, KeyError, AttributeError):
             return f"a readable {index.name}"
-        absent = sorted(str(shard) for shard in shards if not (folder / str(shard)).exists())
+        wanted = {str(s) for s in shards if any(fnmatch.fnmatch(str(s), pattern) for pattern in patterns)}
+        absent = sorted(shard for shard in wanted if not (folder / shard).exists())
         if absent:
             return absent[0]
     return None
@@ -166,7 +176,6 @@ def revision(file: ModelFile, path: Path | None) -> str:
     return file.revision
 
 
-@cache
 def checked(file: ModelFile) -> tuple[Path, str]:
     """A file's path and sha256. Raises ModelUnavailable where it is missing or not the one named."""
     return _check(file, fresh=False)

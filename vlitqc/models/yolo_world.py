@@ -21,7 +21,7 @@ import numpy as np
 
 from vlitqc.errors import ModelUnavailable
 from vlitqc.models.libraries import need
-from vlitqc.models.state_dict import fit
+from vlitqc.models.state_dict import check_values, fit
 from vlitqc.models.torch_device import torch_device
 from vlitqc.models.ultralytics_checkpoint import Shell, read_checkpoint, rebuilt
 from vlitqc.types import Box, FloatArray, ModelRef, Rgb, TextEncoder
@@ -94,7 +94,8 @@ class YoloWorld:
         max_det: int = 300,
         device: str = "auto",
     ) -> None:
-        need("ultralytics", "vlitqc[models]")
+        for library in ("ultralytics", "torchvision"):
+            need(library, "vlitqc[models]")
         if "checkpoint" not in files:
             raise ModelUnavailable(f"{_WHAT} needs its weights: a file with the role 'checkpoint'; {_CURE}")
         if vocabulary not in VOCABULARIES:
@@ -228,20 +229,17 @@ class YoloWorld:
 
     def _network(self) -> tuple[Any, int]:
         """A WorldModel in float32 with the checkpoint's weights, and the width of its text features."""
-        import torch
-
         path = self._files["checkpoint"]
         found = read_checkpoint(path, _WHAT, _CURE)
         network: Any = (
             rebuilt(found, path, _WHAT, _CURE) if isinstance(found, Shell) else self._from_state(found)
         )
+        check_values(network.state_dict(), path, _WHAT, _CURE)
         try:
             network = network.float().eval()
             width = int(network.model[-1].cv3[0][-1].out_channels)
         except (AttributeError, IndexError, TypeError, KeyError) as error:
             raise ModelUnavailable(f"{path} has no detection head of {_WHAT} ({error}); {_CURE}") from error
-        if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
-            raise ModelUnavailable(f"{path} holds weights that are not finite; {_CURE}")
         return network, width
 
     def _from_state(self, state: Mapping[str, Any]) -> Any:

@@ -32,7 +32,7 @@ A file comes from one of four places::
     hub = "org/repository", revision = "main"            # the Hugging Face cache; "path" names one file,
     patterns = ["*.json", "*.safetensors"]               # or "patterns" the files of a folder
     url = "https://…/weights.pt"                         # fetched by "vlitqc models pull"
-    path = "~/weights/ck.pth", how = "download … and put it there"   # a file of your own
+    path = "{cache}/weights/ck.pth", how = "download … and put it there"   # a file of your own
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
@@ -156,7 +158,8 @@ def rebind(profile: Profile, role: str, model: ModelEntry) -> Profile:
     """The profile with ``model`` in the place of whatever serves ``role`` (``lm``, ``judge``) so far.
 
     Metrics whose role it is, and models that use it, get the new slot. A metric that was unavailable for want
-    of it becomes available. The floor of a metric whose model changed goes: it was set on another scale.
+    of it becomes available. The floor and the reference of a metric whose model changed go: they are of another
+    scale. The name tells of the change.
     """
     slots = {**profile.models, model.slot: model}
     models = {
@@ -167,32 +170,50 @@ def rebind(profile: Profile, role: str, model: ModelEntry) -> Profile:
     }
     metrics = {}
     for name, entry in profile.metrics.items():
-        if role in entry.models and entry.models[role] != model.slot:
-            entry = replace(entry, models={**entry.models, role: model.slot}, floor=None)  # noqa: PLW2901
+        if role in entry.models and profile.models.get(entry.models[role], model) != model:
+            entry = replace(entry, floor=None, reference=None)  # noqa: PLW2901
+        if role in entry.models:
+            entry = replace(entry, models={**entry.models, role: model.slot})  # noqa: PLW2901
         if role in entry.models and all(slot in models for slot in entry.models.values()):
             entry = replace(entry, unavailable=None)  # noqa: PLW2901
         metrics[name] = entry
     changed = json.dumps([profile.sha256, role, asdict(model)], sort_keys=True)
     return replace(
-        profile, models=models, metrics=metrics, sha256=hashlib.sha256(changed.encode()).hexdigest()
+        profile,
+        name=f"{profile.name}, {role} {model.name}",
+        models=models,
+        metrics=metrics,
+        sha256=hashlib.sha256(changed.encode()).hexdigest(),
     )
 
 
 def model_from(name: str, *, role: str, kind: str, backend: str) -> ModelEntry:
     """A slot for a model named on the command line: a folder, a ``.gguf`` file, or ``org/name[@revision]``."""
-    path = Path(name).expanduser()
+    if not name.strip():
+        raise UsageError(f"the {role} has no name; name a folder, a .gguf file or a Hugging Face id")
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 - Path.expanduser raises for an unknown user
     if path.exists() or name.endswith(".gguf") or name.startswith((".", "/", "~")):
         if not path.exists():
             raise UsageError(f"{name} does not exist; name a folder, a .gguf file or a Hugging Face id")
         file = ModelFile("folder" if path.is_dir() else "checkpoint", str(path.resolve()))
-    elif name.count("/") == 1:
+    elif name.count("/") == 1 and HUB_NAME.fullmatch(name.partition("@")[0]):
         repository, _, revision = name.partition("@")
-        file = ModelFile("folder", hub=repository, revision=revision or "main", patterns=TRANSFORMERS_FILES)
+        revision = revision or "main"
+        file = ModelFile(
+            "folder",
+            hub=repository,
+            revision=revision,
+            patterns=TRANSFORMERS_FILES,
+            how=f"run: hf download {repository} --revision {revision}",
+        )
+        _check_source(file, f"the {role} {name}")
     else:
         raise UsageError(f"'{name}' is no model of the profile, no path, and no Hugging Face id (org/name)")
     return ModelEntry(role, backend, kind, name, "see its publisher", (file,))
 
 
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+REVISION = re.compile(r"\w[\w.+-]*(/[\w][\w.+-]*)*", re.ASCII)
 TRANSFORMERS_FILES = ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt")
 """What transformers reads of a repository."""
 
@@ -273,6 +294,8 @@ def _check_types(profile: Profile, where: str) -> None:
                 raise UsageError(f"profile {where}: {at}.floor = {metric.floor}: expected a finite number")
         if metric.reference is not None:
             need(f"{at}.reference", metric.reference, dict)
+            for key, types in (("low", (float, int)), ("high", (float, int)), ("source", (str,))):
+                need(f"{at}.reference.{key}", metric.reference.get(key), *types)
 
 
 def _check_source(file: ModelFile, at: str) -> None:
@@ -285,6 +308,14 @@ def _check_source(file: ModelFile, at: str) -> None:
         raise UsageError(f"{at}: a hub file needs either path (one file) or patterns (a folder)")
     if file.hub is None and file.url is None and not file.path:
         raise UsageError(f"{at} lacks the key 'path'")
+    if file.hub is not None and not HUB_NAME.fullmatch(file.hub):
+        raise UsageError(f"{at}: hub = {file.hub!r}: expected a repository such as org/name")
+    if not REVISION.fullmatch(file.revision) or ".." in file.revision:
+        raise UsageError(f"{at}: revision = {file.revision!r}: expected a branch, a tag or a commit")
+    if file.url is not None and file.path != Path(file.path).name:
+        raise UsageError(f"{at}: path = {file.path!r}: expected the bare name under which the URL is kept")
+    if file.hub is not None and (file.path.startswith("/") or ".." in Path(file.path).parts):
+        raise UsageError(f"{at}: path = {file.path!r}: expected a path inside the repository")
     if file.url is not None and not file.url.startswith("https://"):
         raise UsageError(f"{at}: url = {file.url!r}: expected https://…")
 
@@ -305,10 +336,20 @@ def _check_circles(models: Mapping[str, ModelEntry], where: str) -> None:
 
 
 def model_file(body: Mapping[str, Any]) -> ModelFile:
-    """A file from its TOML table."""
+    """A file from its TOML table. Raises TypeError for one that does not fit."""
+    if not isinstance(body, dict) or "role" not in body:
+        raise TypeError(f"expected a table with a role, found {body!r}")
+    if not isinstance(body.get("patterns", []), list | tuple):
+        raise TypeError(f"patterns = {body['patterns']!r}: expected a list of texts")
     return ModelFile(**{**body, "patterns": tuple(body.get("patterns", ()))})
 
 
 def _model(slot: str, body: dict[str, Any]) -> ModelEntry:
-    files = tuple(model_file(f) for f in body.pop("files", ()))
+    listed = body.pop("files", [])
+    if not isinstance(listed, list):
+        raise TypeError(f"models.{slot}.files: expected [[models.{slot}.files]], a list of tables")
+    try:
+        files = tuple(model_file(f) for f in listed)
+    except TypeError as error:
+        raise TypeError(f"models.{slot}.files: {error}") from None
     return ModelEntry(slot, files=files, **body)

@@ -31,6 +31,13 @@ class Density:
     min_samples: int
     max_items: int
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.eps, int | float) or not 0 <= self.eps <= 2:
+            raise TypeError(f"eps must be a cosine distance from 0 to 2, got {self.eps!r}")
+        for name, number in (("min_samples", self.min_samples), ("max_items", self.max_items)):
+            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+                raise TypeError(f"{name} must be a whole number from 1, got {number!r}")
+
 
 @dataclass(frozen=True, slots=True)
 class Clustering:

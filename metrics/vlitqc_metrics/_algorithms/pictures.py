@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
-from vlitqc.errors import VlitqcError
+from vlitqc.errors import VlitqcError, as_reason
 from vlitqc.types import Batch, Image, Rgb, Sample, Score
 
 TEXT_ONLY = "text-only"
@@ -71,7 +71,7 @@ def _by_sha256(batch: Batch, values: Values) -> dict[str, float | str]:
             try:
                 found |= _numbers({sha256: pixels}, values)
             except Exception as error:  # noqa: BLE001 - it becomes the reason of this picture's samples
-                found[sha256] = f"error: {type(error).__name__}: {error}"
+                found[sha256] = as_reason(error)
         return found
 
 

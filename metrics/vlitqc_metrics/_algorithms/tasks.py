@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -67,6 +68,21 @@ class StoredTasks:
 def task_feature(tagger: Tagger) -> str:
     """The name of the feature that holds the proposals of this tagger."""
     return f"tasks-{tagger.ref.key}"
+
+
+class TaskMetric:
+    """A metric on the tasks of a tagger.
+
+    With a tagger that asks a judge it is ``Judged``, and ``cost_shared`` names the cost that it shares with all
+    others of the same tagger, since the judge is asked once for them.
+    """
+
+    def __init__(self, tagger: Tagger) -> None:
+        self.tagger = tagger
+        if isinstance(tagger, JudgedTagger):
+            # Only then is the metric Judged. A partial, unlike a closure, travels between processes.
+            self.cost: Callable[[Sample], Cost] = partial(cost_of_sample, tagger)
+            self.cost_shared = task_feature(tagger)
 
 
 def tag_tasks(batch: Batch, tagger: Tagger) -> dict[str, Features]:
