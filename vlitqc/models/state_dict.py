@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 # What torch.load raises on files that are cut off, are something else, or ask for code to be run.
-_UNREADABLE = (
+UNREADABLE = (
     OSError,
     RuntimeError,
     EOFError,
@@ -23,6 +23,7 @@ _UNREADABLE = (
     IndexError,
     TypeError,
     ValueError,
+    MemoryError,
 )
 _DTYPES = frozenset(
     {"float16", "bfloat16", "float32", "float64", "bool", "uint8", "int8", "int16", "int32", "int64"}
@@ -40,7 +41,7 @@ def read_state_dict(path: Path, what: str, cure: str) -> dict[str, torch.Tensor]
 
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ModelUnavailable(
             f"{path} cannot be read as weights of {what} ({why_unreadable(error)}); {cure}"
         ) from error

@@ -9,7 +9,6 @@ hand: no constructor runs, attributes are plain data, parameters and buffers are
 from __future__ import annotations
 
 import contextlib
-import pickle
 import sys
 import threading
 from collections import OrderedDict
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlitqc.errors import ModelUnavailable
+from vlitqc.models.state_dict import UNREADABLE
 
 if TYPE_CHECKING:
     import torch
@@ -53,18 +53,6 @@ DATA = frozenset(
 )
 """What else stands in a checkpoint: settings and results of the training. It is let in and left aside."""
 
-_UNREADABLE = (
-    OSError,
-    RuntimeError,
-    EOFError,
-    pickle.UnpicklingError,
-    AttributeError,
-    KeyError,
-    IndexError,
-    TypeError,
-    ValueError,
-    MemoryError,
-)
 # The list of what torch lets in belongs to the whole process.
 _lock = threading.Lock()
 
@@ -107,7 +95,7 @@ def read_checkpoint(path: Path, what: str, cure: str) -> Shell | dict[str, torch
             shells: list[Any] = [(type("Shell", (Shell,), {"named": name}), name) for name in needed]
             with torch.serialization.safe_globals(shells):
                 found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _unreadable(path, what, cure, error) from error
     if isinstance(found, Mapping):
         for key in ("ema", "model"):
@@ -127,7 +115,7 @@ def rebuilt(shell: Shell, path: Path, what: str, cure: str) -> torch.nn.Module:
         raise ModelUnavailable(f"{path} holds a {_name(shell)}, not a model of {what}; {cure}")
     try:
         return _module(shell, {})
-    except (*_UNREADABLE, RecursionError) as error:
+    except (*UNREADABLE, RecursionError) as error:
         raise _unreadable(path, what, cure, error) from error
 
 
