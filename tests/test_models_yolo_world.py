@@ -76,6 +76,13 @@ def make(checkpoint: Path, text: Words | None = None, **options: Any) -> YoloWor
     return YoloWorld(REF, files, text=text or Words(), device="cpu", **({"image_size": SIDE} | options))
 
 
+def assert_alike(found: Sequence[Sequence[Box]], expected: Sequence[Sequence[Box]]) -> None:
+    """Equal but for rounding: torch adds up in another order when its threads are busy."""
+    assert [[box.category for box in row] for row in found] == [[b.category for b in row] for row in expected]
+    for row, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(numbers(row), numbers(other), atol=2e-5)
+
+
 def numbers(boxes: Sequence[Box]) -> list[list[float]]:
     return [[b.left, b.top, b.right, b.bottom, b.confidence] for b in boxes]
 
@@ -151,7 +158,7 @@ def test_it_travels_without_its_weights(detector: YoloWorld, pictures: list[Rgb]
     before = detector.detect(pictures[:1])
     packed = pickle.dumps(detector)
     assert len(packed) < 4000
-    assert pickle.loads(packed).detect(pictures[:1]) == before
+    assert_alike(pickle.loads(packed).detect(pictures[:1]), before)
     assert find(MODELS, "yolo_world").load() is YoloWorld
 
 
@@ -224,7 +231,7 @@ def test_what_a_file_attaches_to_a_module_has_no_effect(
     model.args = {"imgsz": 640}
     model.model[-1].shape = torch.Size([1, 16, 20, 20])
     torch.save({"ema": model.half(), "model": None, "train_metrics": {"fitness": np.float64(0.5)}}, path)
-    assert make(path).detect(pictures[:2]) == detector.detect(pictures[:2])
+    assert_alike(make(path).detect(pictures[:2]), detector.detect(pictures[:2]))
 
 
 def test_files_that_are_something_else(tmp_path: Path, checkpoint: Path) -> None:
@@ -297,7 +304,7 @@ def test_a_state_dict_gives_what_the_whole_model_gives(
     whole, state = small
     expected = make(whole).detect(pictures[:1])
     drawn = torch.random.get_rng_state()
-    assert make(state, architecture="yolov8n-worldv2.yaml").detect(pictures[:1]) == expected
+    assert_alike(make(state, architecture="yolov8n-worldv2.yaml").detect(pictures[:1]), expected)
     assert torch.equal(drawn, torch.random.get_rng_state())
     assert len(expected[0]) > 10
     bare = make(state, architecture="yolov8n-worldv2.yaml", sppf_activation=False)
