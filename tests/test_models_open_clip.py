@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import pytest
+import torch
 from checkpoints.open_clip import CLIP, SIGLIP, write_open_clip, write_siglip, write_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,9 +35,6 @@ from vlitqc.types import Batch, FloatArray, Image, Media, ModelRef, Origin, Rgb,
 from vlitqc_metrics.matching_degree import MatchingDegree
 from vlitqc_metrics.matching_percentile import MatchingPercentile
 from vlitqc_metrics.visual_semantic_diversity import VisualSemanticDiversity
-
-open_clip = pytest.importorskip("open_clip")
-torch = pytest.importorskip("torch")
 
 REF = ModelRef("ImageText", "tiny", "1", "a" * 64)
 TEXTS = [
