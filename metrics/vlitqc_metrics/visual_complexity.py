@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vlitqc.types import Batch, ImageScorer, MetricSpec, Principle, Rgb, Score
-from vlitqc_metrics._algorithms.pictures import mean_over_pictures
+from vlitqc_metrics._algorithms.pictures import score_pictures
 
 
 class VisualComplexity:
@@ -43,14 +43,7 @@ class VisualComplexity:
         A fault with one picture is the reason of its samples. Raises ModelUnavailable where the model's weights
         cannot be read.
         """
-        if self._model is None:
-            return mean_over_pictures(batch, self.spec.name, _classical)
-        return mean_over_pictures(
-            batch,
-            (self.spec.name, self._model.ref),
-            self._model.score_images,
-            higher_is_better=self.spec.higher_is_better is not False,
-        )
+        return score_pictures(batch, self.spec, self._model, _classical)
 
 
 def _classical(pictures: list[Rgb]) -> list[float]:

@@ -26,10 +26,9 @@ from numpy.typing import NDArray
 from vlitqc.errors import ModelUnavailable
 from vlitqc.models.libraries import need
 from vlitqc.models.state_dict import why_unreadable
-from vlitqc.models.torch_device import torch_device
+from vlitqc.models.torch_device import check_precision, compute_dtype, torch_device
 from vlitqc.types import ModelRef, Scale, TextLikelihood
 
-PRECISIONS = ("auto", "fp32")
 MIN_TOKENS = 2
 """Below this many counted tokens there is no mean to speak of."""
 
@@ -138,8 +137,7 @@ class CausalLM:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise TypeError(f"{name} must be a whole number from {least}; got {value!r}")
-        if precision not in PRECISIONS:
-            raise TypeError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+        check_precision(precision)
         if "checkpoint" in files:
             need("gguf", "gguf>=0.10")
             need("accelerate", "accelerate")
@@ -282,14 +280,11 @@ class CausalLM:
             return self._loaded
 
     def _read(self) -> _Loaded:
-        import torch
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         device = torch_device(self._device_name)
-        dtype = torch.float32
-        if device == "cuda" and self._precision == "auto":
-            dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        dtype = compute_dtype(device, self._precision)
         path = self._files.get("folder") or self._files["checkpoint"]
         where: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         if "checkpoint" in self._files:

@@ -10,22 +10,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlitqc.errors import ModelUnavailable
 from vlitqc.models.state_dict import fit, read_state_dict
-from vlitqc.models.torch_device import torch_device
+from vlitqc.models.torch_device import autocast, check_precision, torch_device
 from vlitqc.types import FloatArray, ModelRef, Rgb, Scale
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-PRECISIONS = ("auto", "fp32")
 
 _SIDE = 512
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -66,8 +60,7 @@ class ICNet:
             raise ModelUnavailable(f"ICNet needs its weights: a file with the role 'checkpoint'; {_CURE}")
         if not isinstance(batch_size, int) or batch_size < 1:
             raise TypeError(f"batch_size must be a whole number above 0, got {batch_size!r}")
-        if precision not in PRECISIONS:
-            raise TypeError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+        check_precision(precision)
         self.ref = ref
         self._checkpoint = files["checkpoint"]
         self._batch_size = batch_size
@@ -108,7 +101,7 @@ class ICNet:
 
         network, device = self.load()
         found: list[NDArray[np.float64]] = []
-        with torch.inference_mode(), self._autocast(device):
+        with torch.inference_mode(), autocast(device, self._precision):
             for start in range(0, len(images), self._batch_size):
                 pixels = np.stack([preprocess(image) for image in images[start : start + self._batch_size]])
                 scores = network(torch.from_numpy(pixels).to(device))
@@ -130,11 +123,3 @@ class ICNet:
                 fit(network, state, self._checkpoint, _WHAT, _CURE)
                 self._loaded = network.eval().to(device), device
             return self._loaded
-
-    def _autocast(self, device: str) -> AbstractContextManager[Any]:
-        import torch
-
-        if device != "cuda" or self._precision == "fp32":
-            return nullcontext()
-        has_bfloat16 = torch.cuda.is_bf16_supported()
-        return torch.autocast("cuda", torch.bfloat16 if has_bfloat16 else torch.float16)

@@ -35,7 +35,7 @@ from vlitqc.models.libraries import need
 from vlitqc.models.open_clip_tokens import BytePairs, HubTokens, Tokens
 from vlitqc.models.sentence_pieces import fit, fits, split_sentences
 from vlitqc.models.state_dict import why_unreadable
-from vlitqc.models.torch_device import torch_device
+from vlitqc.models.torch_device import check_precision, torch_device
 from vlitqc.types import FloatArray, ModelRef, Rgb, Scale
 
 if TYPE_CHECKING:
@@ -177,8 +177,7 @@ class OpenClip:
     ) -> None:
         for library in ("open_clip", "torchvision"):
             need(library, "vlitqc[models]")
-        if precision not in PRECISIONS:
-            raise TypeError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+        check_precision(precision, PRECISIONS)
         for name, value in (("batch_size", batch_size), ("threads", threads)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise TypeError(f"{name} must be a whole number from 1; got {value!r}")

@@ -12,13 +12,13 @@ import inspect
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +26,8 @@ from numpy.typing import NDArray
 from vlitqc.errors import ModelUnavailable, UnknownName, UsageError
 from vlitqc.models.libraries import need
 from vlitqc.models.state_dict import fit, read_state_dict, why_unreadable
-from vlitqc.models.torch_device import torch_device
+from vlitqc.models.torch_device import autocast, check_precision, torch_device
 from vlitqc.types import ModelRef, Rgb, Scale
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-PRECISIONS = ("auto", "fp32")
 
 _INSTALL = "vlitqc[models]"
 _NETWORKS = {
@@ -149,8 +144,7 @@ class PyiqaQuality:
             )
         if not isinstance(batch_size, int) or batch_size < 1:
             raise TypeError(f"batch_size must be a whole number above 0, got {batch_size!r}")
-        if precision not in PRECISIONS:
-            raise TypeError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+        check_precision(precision)
         fixed = sorted(key for key in settings or {} if key == "type" or "pretrain" in key)
         if fixed:
             raise TypeError(
@@ -242,7 +236,8 @@ class PyiqaQuality:
         pixels = torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).contiguous().float() / 255
         height, width = images[0].shape[:2]
         where = f"{self._metric} of a picture of {width} × {height} px"
-        with self._lock, torch.inference_mode(), self._autocast(device):
+        precision = "fp32" if self._type in _STATISTICS else self._precision
+        with self._lock, torch.inference_mode(), autocast(device, precision):
             # MANIQA gathers the outputs of its blocks in a list, and would read those of a pass that failed.
             gathered = getattr(network, "save_output", None)
             if gathered is not None:
@@ -285,14 +280,6 @@ class PyiqaQuality:
             what, cure = f"pyiqa's {self._metric}", _cure(published)
             fit(network, read_state_dict(checkpoint, what, cure), checkpoint, what, cure)
         return network.eval().to(device), device
-
-    def _autocast(self, device: str) -> AbstractContextManager[Any]:
-        import torch
-
-        if device != "cuda" or self._precision == "fp32" or self._type in _STATISTICS:
-            return nullcontext()
-        has_bfloat16 = torch.cuda.is_bf16_supported()
-        return torch.autocast("cuda", torch.bfloat16 if has_bfloat16 else torch.float16)
 
 
 def _entry(metric: str) -> Mapping[str, Any]:

@@ -1,10 +1,18 @@
-"""Which device a torch backend computes on."""
+"""Which device a torch backend computes on, and in which precision."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
 from vlitqc.errors import ModelUnavailable, UsageError
 
+if TYPE_CHECKING:
+    import torch
+
 DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "fp32")
 
 
 def torch_device(name: str) -> str:
@@ -20,3 +28,26 @@ def torch_device(name: str) -> str:
     if name == "cuda" and not has_cuda:
         raise ModelUnavailable("device 'cuda' was asked for but torch sees no GPU; use --device cpu")
     return "cuda" if name != "cpu" and has_cuda else "cpu"
+
+
+def check_precision(name: str, allowed: Sequence[str] = PRECISIONS) -> None:
+    """Raise TypeError unless ``name`` is one of ``allowed``."""
+    if name not in allowed:
+        raise TypeError(f"precision must be one of {', '.join(allowed)}; got {name!r}")
+
+
+def compute_dtype(device: str, precision: str) -> torch.dtype:
+    """float32 on the CPU or for ``fp32``; else bfloat16 where torch has it on the GPU, else float16."""
+    import torch
+
+    if device == "cpu" or precision == "fp32":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
+    """The context in which a float32 model computes in ``compute_dtype``."""
+    import torch
+
+    dtype = compute_dtype(device, precision)
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device, dtype)

@@ -24,10 +24,9 @@ from numpy.typing import NDArray
 from vlitqc.errors import ModelUnavailable
 from vlitqc.models.answer_cache import AnswerCache, answer_key
 from vlitqc.models.libraries import need
-from vlitqc.models.torch_device import torch_device
+from vlitqc.models.torch_device import check_precision, compute_dtype, torch_device
 from vlitqc.types import Answers, ModelRef, Question, Rgb, Weights
 
-PRECISIONS = ("auto", "fp32")
 SHARED_AT_LEAST = 32
 """Tokens that the prompts of a batch must have in common at their start to be computed once for all."""
 
@@ -93,8 +92,7 @@ class TransformersJudge:
             _check(name, value, low, (int,), f"a whole number from {low}")
         if limit is not None:
             _check("limit", limit, 0, (int,), "a whole number from 0")
-        if precision not in PRECISIONS:
-            raise TypeError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+        check_precision(precision)
         need("transformers", "transformers")
         if "checkpoint" in files:
             need("gguf", "gguf>=0.10")
@@ -754,7 +752,7 @@ def read_chat(name: str, files: Mapping[str, Path], precision: str, device_name:
             model, told = kind.from_pretrained(
                 folder,
                 config=config,  # else a GGUF, slow to read, is read once more
-                dtype=_dtype(device, precision),
+                dtype=compute_dtype(device, precision),
                 output_loading_info=True,
                 **options,
             )
@@ -774,14 +772,6 @@ def read_chat(name: str, files: Mapping[str, Path], precision: str, device_name:
             f"{path} has no processor for pictures and text; get its processor_config.json and tokenizer files"
         )
     return Chat(name, model.to(device).eval(), processor, device, reads_pictures=reads_pictures)
-
-
-def _dtype(device: str, precision: str) -> Any:
-    import torch
-
-    if device == "cpu" or precision == "fp32":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 def _control_tokens(tokenizer: Any, template: str) -> list[str]:

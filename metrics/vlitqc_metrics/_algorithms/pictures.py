@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from vlitqc.errors import VlitqcError, as_reason
-from vlitqc.types import Batch, Image, Rgb, Sample, Score
+from vlitqc.types import Batch, Image, ImageScorer, MetricSpec, Rgb, Sample, Score
 
 TEXT_ONLY = "text-only"
 
@@ -52,6 +52,20 @@ def mean_over_pictures(
         else:
             scores.append(no_picture(sample, images))
     return scores
+
+
+def score_pictures(
+    batch: Batch, spec: MetricSpec, model: ImageScorer | None, classical: Values
+) -> list[Score]:
+    """``mean_over_pictures`` of the model's numbers, or of ``classical`` where there is no model."""
+    if model is None:
+        return mean_over_pictures(batch, spec.name, classical)
+    return mean_over_pictures(
+        batch,
+        (spec.name, model.ref),
+        model.score_images,
+        higher_is_better=spec.higher_is_better is not False,
+    )
 
 
 def _by_sha256(batch: Batch, values: Values) -> dict[str, float | str]:
