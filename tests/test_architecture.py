@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "formats",
         "executors",
     },
-    "filtering": {"types", "errors", "analysis", "engine"},
+    "filtering": {"types", "errors", "analysis", "engine", "formats"},
     "console": {"types", "errors"},
     "testing": {"types", "errors"},
     "vlitqc": {"types", "errors", "engine", "filtering"},  # the Python API in __init__.py

@@ -44,7 +44,7 @@ from vlitqc.engine.plan import Plan, Planned, choose_metrics, prepare, versions,
 from vlitqc.engine.scorer import used_since
 from vlitqc.engine.shards import cut, folder, sweep
 from vlitqc.errors import InputError, RunError, UsageError
-from vlitqc.formats import Reader, open_input
+from vlitqc.formats import Reader, open_input, stem_of
 from vlitqc.media import MediaLoader, default_image_root
 from vlitqc.models.store import ModelStore
 from vlitqc.profiles import Profile
@@ -532,7 +532,7 @@ def _target(data: str | Path | Sequence[Mapping[str, Any]], out: str | Path | No
 
 def run_of(path: Path) -> Path:
     """Where the run of an input file is kept unless the user says otherwise."""
-    return path.with_name(f"{path.stem}.vlitqc")
+    return path.with_name(f"{stem_of(path)}.vlitqc")
 
 
 def _is_other(told: Path, path: Path) -> bool:

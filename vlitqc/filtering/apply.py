@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 from vlitqc.engine.run import Run
 from vlitqc.errors import RunError, UsageError
 from vlitqc.filtering.rules import Rule, decide
+from vlitqc.formats import stem_of
 from vlitqc.types import Origin
 
 FATES = ("kept", "dropped", "unreadable")
@@ -59,7 +59,7 @@ def filter_run(
         return Filtered(decisions, by_rule, counts, {})
     reader = run.reader
     folder = out if out is not None else reader.path.parent
-    stem, suffix = reader.path.stem, reader.suffix
+    stem, suffix = stem_of(reader.path), reader.suffix
     audit = folder / f"{stem}.decisions.parquet"
     outputs = {name: folder / f"{stem}.{name}{suffix}" for name in FATES}
     foreign = [path for path in (audit, *outputs.values()) if path.exists()]
@@ -78,10 +78,8 @@ def filter_run(
             table.replace_schema_metadata({**table.schema.metadata, AUDITED: str(reader.path)}), draft
         )
         draft.replace(audit)
-        with ExitStack() as stack:
-            writers = {name: stack.enter_context(reader.writer(path)) for name, path in written.items()}
-            for place, name in zip(places, fate, strict=True):
-                writers[name].write(reader.raw(Origin(**place)))
+        origins = (Origin(**place) for place in places)
+        reader.divide(zip(origins, fate, strict=True), written)
         if "unreadable" not in written:
             # One left from an earlier filter would belong to other files.
             outputs["unreadable"].unlink(missing_ok=True)

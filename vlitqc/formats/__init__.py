@@ -1,21 +1,21 @@
-"""Inputs: which format a file has, its records one by one, and writing them back byte for byte.
+"""Inputs: which format a file or folder has, its records one by one, and writing them back unchanged.
 
-A format is an entry point of the group ``vlitqc.formats``: a class that fits ``Format``. Detection looks at the
-content and never at the file's name.
+A format is an entry point of the group ``vlitqc.formats``: a class that fits ``Format``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from vlitqc.errors import FormatError, InputError
+from vlitqc.formats.names import Names
 from vlitqc.registry import FORMATS, entries, find
 from vlitqc.types import Origin, Record
 
 HEAD_BYTES = 1 << 16
+NAMES = Names()
 
 _SIGNATURES = (
     (
@@ -36,16 +36,9 @@ _SIGNATURES = (
 )
 
 
-class RecordWriter(Protocol):
-    """Takes records, one at a time, as the bytes they have in their input."""
-
-    def write(self, raw: bytes) -> None:
-        """Append one record."""
-        ...
-
-
 class Reader(Protocol):
-    """One opened input. Nothing is held between calls, so that a reader may travel between processes."""
+    """One opened input: a file, a folder, or several files read as one. Between calls it holds only what it
+    needs to find its records again, so that it may travel between processes."""
 
     @property
     def name(self) -> str:
@@ -53,31 +46,49 @@ class Reader(Protocol):
         ...
 
     @property
+    def layers(self) -> tuple[str, ...]:
+        """What the content is wrapped in, outermost first, such as ``("gzip", "utf-16")``; mostly nothing."""
+        ...
+
+    @property
     def path(self) -> Path:
-        """The input file."""
+        """The input: a file, or the folder that holds all of its files."""
+        ...
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that the records come from, in the order in which they are read."""
         ...
 
     @property
     def suffix(self) -> str:
-        """The ending that a file written by ``writer`` should have, with its dot."""
+        """The ending of an output of ``divide``, with its dot, such as ``.jsonl.gz``; empty for a folder."""
         ...
 
-    def records(self) -> Iterator[Record]:
-        """Every record in file order, read as a stream; what cannot be read comes as ``Unreadable``."""
-        ...
+    def records(self, first_row: int = 0) -> Iterator[Record]:
+        """Every record in order, read as a stream and numbered from ``first_row``.
 
-    def raw(self, origin: Origin) -> bytes:
-        """The record's exact bytes. Raises InputError where the file no longer holds them."""
+        What cannot be read comes as ``Unreadable``; each record comes in exactly one of the two forms, and
+        nothing that the input holds is skipped.
+        """
         ...
 
     def record(self, origin: Origin) -> Record:
-        """The record at ``origin``, read again. Raises InputError as ``raw`` does."""
+        """The record at ``origin``, read again. Raises InputError where the file no longer holds it."""
         ...
 
-    def writer(self, target: Path) -> AbstractContextManager[RecordWriter]:
-        """Write ``target`` in the input's format; it appears, whole, only when the block ends without error.
+    def share(self, origin: Origin) -> float | None:
+        """How much of the input, 0 to 1, lies before the end of the record at ``origin``; None if unknown."""
+        ...
 
-        Raises UsageError where ``target`` is the input itself.
+    def divide(self, places: Iterable[tuple[Origin, str]], targets: Mapping[str, Path]) -> None:
+        """Copy records, unchanged and in the input's own format, each to the target that its name stands for.
+
+        ``places`` are in the order of the input, some may be left out. Every target is written, also one that no
+        record goes to; all appear, whole, when everything is copied, or none does. Lines and archive members
+        keep their bytes; lists and tables keep every value, their order and their schema.
+
+        Raises InputError where the input has changed, UsageError where a target is the input itself.
         """
         ...
 
@@ -85,36 +96,64 @@ class Reader(Protocol):
 class Format(Protocol):
     """What an entry point of ``vlitqc.formats`` names: a class that knows its files and opens them."""
 
-    def fits(self, head: bytes) -> bool:
-        """Whether a file that begins with ``head`` (at most ``HEAD_BYTES``) has this format."""
+    rank: int
+    """Formats are asked in rising order of rank; the first that fits reads. The special before the general."""
+
+    def fits(self, path: Path, head: bytes) -> bool:
+        """Whether ``path`` has this format.
+
+        ``head`` is what its content begins with, at most ``HEAD_BYTES``, unpacked and in UTF-8; empty for a
+        folder. A name's ending is at most a hint: files are called anything.
+        """
         ...
 
-    def __call__(self, path: Path) -> Reader:
-        """Open ``path``. Raises FormatError where the file is of this format but holds no list of records."""
+    def __call__(self, path: Path, names: Names) -> Reader:
+        """Open ``path``. Raises FormatError where it is of this format but holds no records."""
         ...
 
 
-def open_input(path: Path, format: str | None = None) -> Reader:
-    """A reader for ``path``, in the named format or, without a name, the first registered one that fits.
+PACKED = (".gz", ".zst", ".tgz")
+"""Endings of packed files."""
 
-    Raises InputError for a path that is missing, a folder, empty, or not readable; FormatError where no format
-    fits; UnknownName for an unknown ``format``.
+
+def stem_of(path: Path) -> str:
+    """What outputs beside an input are named after: ``data`` of ``data.jsonl.gz``, the whole name of a folder."""
+    if path.is_dir():
+        return path.name
+    stem = Path(path.stem) if path.suffix in PACKED else path
+    return stem.stem if stem.suffix else stem.name
+
+
+def open_input(
+    data: str | Path | Sequence[str | Path], format: str | None = None, names: Names = NAMES
+) -> Reader:
+    """A reader for a file, a folder, a glob pattern, or several of these, read one after another as one input.
+
+    ``format`` names the format of every file; by default each one's is detected from its content.
+
+    Raises InputError for a path that is missing, empty, or not readable; FormatError where no format fits;
+    UnknownName for an unknown ``format``.
     """
+    path = Path(data) if isinstance(data, str | Path) else Path(data[0])
+    return open_path(path, format, names)
+
+
+def open_path(path: Path, format: str | None, names: Names) -> Reader:
+    """A reader for one file or folder; raises as ``open_input`` does."""
     head = _head(path)
     if format is not None:
         named: Format = find(FORMATS, format).load()
-        if not named.fits(head):
+        if not named.fits(path, head):
             raise FormatError(
                 f"{path} is not {format}: it begins with {_excerpt(head)!r}; leave the format out to have it detected"
             )
-        return named(path)
-    known = entries(FORMATS)
+        return named(path, names)
+    known: dict[str, Format] = {name: entry.load() for name, entry in entries(FORMATS).items()}
     if not known:
         raise FormatError("no format is registered, so vlitqc is not installed whole; reinstall it with pip")
-    for entry in known.values():
-        candidate: Format = entry.load()
-        if candidate.fits(head):
-            return candidate(path)
+    for candidate in sorted(known.values(), key=lambda form: form.rank):
+        if candidate.fits(path, head):
+            return candidate(path, names)
     for signature, what, cure in _SIGNATURES:
         if head.startswith(signature):
             raise FormatError(f"{path} is {what}; {cure}")

@@ -6,14 +6,16 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
-from vlitqc.errors import FormatError, InputError, UsageError
+from vlitqc.errors import FormatError, InputError
 from vlitqc.formats.conversation import read_conversation
+from vlitqc.formats.names import Names
+from vlitqc.formats.writing import wholes
 from vlitqc.types import Issue, Origin, Record, Sample, Unreadable
 
 CHUNK = 1 << 18
@@ -64,8 +66,16 @@ class _JsonRecords:
     separator: ClassVar[bytes]
     closing: ClassVar[bytes]
 
-    def __init__(self, path: Path) -> None:
+    layers: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, path: Path, names: Names) -> None:
         self.path = path
+        self.names = names
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file itself."""
+        return (self.path,)
 
     @property
     def suffix(self) -> str:
@@ -76,24 +86,31 @@ class _JsonRecords:
         """The records' bytes, in file order."""
         raise NotImplementedError
 
-    def records(self) -> Iterator[Record]:
+    def records(self, first_row: int = 0) -> Iterator[Record]:
         """Every record; memory does not grow with the file."""
         with self.path.open("rb") as file:
-            for row, piece in enumerate(self.pieces(file)):
+            for row, piece in enumerate(self.pieces(file), first_row):
                 digest = _digest(self.path, piece) if piece.raw is None else _sha256(piece.raw)
                 origin = Origin(str(self.path), row, piece.line, piece.start, piece.end, digest)
                 yield _record(piece.raw or b"", origin, piece.fault, piece.note)
 
-    def raw(self, origin: Origin) -> bytes:
-        """The record's exact bytes, checked against its hash."""
+    def share(self, origin: Origin) -> float | None:
+        """By bytes."""
+        return origin.end / max(1, self.path.stat().st_size)
+
+    def record(self, origin: Origin) -> Record:
+        """The record at ``origin``, read again."""
         try:
             with self.path.open("rb") as file:
-                file.seek(origin.start)
-                raw = file.read(origin.end - origin.start)
+                return _record(self._raw(file, origin), origin, "")
         except OSError as error:
             raise InputError(
                 f"{self.path} cannot be read ({error.strerror}); put it back and try again"
             ) from error
+
+    def _raw(self, file: BinaryIO, origin: Origin) -> bytes:
+        file.seek(origin.start)
+        raw = file.read(origin.end - origin.start)
         if _sha256(raw) != origin.sha256:
             raise InputError(
                 f"{self.path} no longer holds record {origin.row} at bytes {origin.start} to {origin.end}: "
@@ -101,37 +118,30 @@ class _JsonRecords:
             )
         return raw
 
-    def record(self, origin: Origin) -> Record:
-        """The record at ``origin``, read again."""
-        return _record(self.raw(origin), origin, "")
-
-    @contextmanager
-    def writer(self, target: Path) -> Iterator[_Writer]:
-        """Write to a file beside ``target`` and rename it at the end, so that no half of a file is ever seen."""
-        if target.exists() and target.samefile(self.path):
-            raise UsageError(
-                f"{target} is the input itself, which is never overwritten; choose another output"
-            )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with draft.open("xb") as file:
+    def divide(self, places: Iterable[tuple[Origin, str]], targets: Mapping[str, Path]) -> None:
+        """Every record's bytes, with this layout's separators between them."""
+        with ExitStack() as stack:
+            drafts = stack.enter_context(wholes(dict(targets), self.files))
+            files = {name: stack.enter_context(draft.open("xb")) for name, draft in drafts.items()}
+            writers = {name: _Writer(file, self.separator, self.closing) for name, file in files.items()}
+            source = stack.enter_context(self.path.open("rb"))
+            for file in files.values():
                 file.write(self.opening)
-                yield _Writer(file, self.separator, self.closing)
+            for origin, name in places:
+                writers[name].write(self._raw(source, origin))
+            for file in files.values():
                 file.write(self.closing)
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
 
 
 class JsonList(_JsonRecords):
     """One JSON list, streamed element by element; of a list cut short, every whole element is read."""
 
     name = "json"
+    rank = 60
     opening, separator, closing = b"[", b",\n", b"]"
 
     @classmethod
-    def fits(cls, head: bytes) -> bool:
+    def fits(cls, path: Path, head: bytes) -> bool:
         """Whether a bracket comes first, then what may begin a list of records.
 
         A broken first line of JSON lines may begin with a bracket too. It is a list all the same if its first
@@ -157,11 +167,12 @@ class JsonLines(_JsonRecords):
     """
 
     name = "jsonl"
+    rank = 70
     # A record over several lines needs no other separator than this, so both layouts are written alike.
     opening, separator, closing = b"", b"\n", b""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, names: Names) -> None:
+        super().__init__(path, names)
         with path.open("rb") as file:
             values = _Values(file, PROBE_BYTES).in_stream()
             first, second = next(values, None), next(values, None)
@@ -171,7 +182,7 @@ class JsonLines(_JsonRecords):
             _refuse_document(path, raw)
 
     @classmethod
-    def fits(cls, head: bytes) -> bool:
+    def fits(cls, path: Path, head: bytes) -> bool:
         """Whether the first character is a brace, or some whole line is an object."""
         text = head.removeprefix(_BOM).lstrip()
         return text.startswith(b"{") or _any_object(text)

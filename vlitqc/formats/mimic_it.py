@@ -1,0 +1,22 @@
+"""MIMIC-IT pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from vlitqc.formats.names import Names
+
+
+class MimicIt:
+    """MIMIC-IT pairs."""
+
+    rank: ClassVar[int] = 40
+
+    @classmethod
+    def fits(cls, path: Path, head: bytes) -> bool:
+        """To be built."""
+        return False
+
+    def __init__(self, path: Path, names: Names) -> None:
+        raise NotImplementedError
