@@ -256,8 +256,56 @@ def equals(request: pytest.FixtureRequest) -> Callable[..., None]:
     return check
 
 
+# ---------------------------------------------------------------- kills
+
+_CRASHES: pytest.StashKey[list[str]] = pytest.StashKey()
+
+
+@pytest.fixture
+def crashes(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """``crashes(what, kills=…, identical=…, rounds=…, where=…)``: a line of the table of kills."""
+
+    def tell(what: str, kills: int, identical: int, rounds: int, where: dict[str, int]) -> None:
+        phases = ", ".join(f"{name} {n}" for name, n in where.items())
+        line = (
+            f"{what:<20} {kills:>3} kills, {identical} of {rounds} outcomes identical to an uninterrupted one"
+        )
+        request.config.stash.setdefault(_CRASHES, []).append(f"{line}; {phases}" if phases else line)
+
+    return tell
+
+
+# ---------------------------------------------------------------- folders of real data
+
+_FOLDERS: pytest.StashKey[list[tuple[str, ...]]] = pytest.StashKey()
+_FOLDERS_HEAD = ("folder", "input", "format", "records", "unreadable", "issues", "written back identical")
+
+
+@pytest.fixture
+def folder_read(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """``folder_read(folder, input, …)``: a line of the table of folders of real data."""
+
+    def tell(*row: object) -> None:
+        assert len(row) == len(_FOLDERS_HEAD)
+        request.config.stash.setdefault(_FOLDERS, []).append(tuple(map(str, row)))
+
+    return tell
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The table of equality."""
+    """The tables of kills, of folders of real data and of equality."""
+    if _CRASHES in config.stash:
+        terminalreporter.section("killed at random moments")
+        for line in config.stash[_CRASHES]:
+            terminalreporter.line(line)
+    if _FOLDERS in config.stash:
+        terminalreporter.section("folders of real data")
+        table = [_FOLDERS_HEAD, *sorted(config.stash[_FOLDERS])]
+        widths = [max(len(row[i]) for row in table) for i in range(len(_FOLDERS_HEAD))]
+        for row in table:
+            terminalreporter.line(
+                "  ".join(f"{cell:<{n}}" for cell, n in zip(row, widths, strict=True)).rstrip()
+            )
     rows = config.stash.get(_EQUAL, [])
     if not rows:
         return

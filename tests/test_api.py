@@ -135,11 +135,11 @@ def test_errors_of_ours_share_a_base(tmp_path: Path, tiny: str) -> None:
 def test_progress_is_told(make_data: Make, tiny: str) -> None:
     class Told:
         def __init__(self) -> None:
-            self.done: list[tuple[int, int, int]] = []
+            self.done: list[tuple[int, float | None]] = []
             self.stages: list[str] = []
 
-        def records(self, done: int, bytes_done: int, bytes_total: int) -> None:
-            self.done.append((done, bytes_done, bytes_total))
+        def records(self, done: int, share: float | None) -> None:
+            self.done.append((done, share))
 
         def stage(self, name: str) -> None:
             self.stages.append(name)
@@ -148,8 +148,8 @@ def test_progress_is_told(make_data: Make, tiny: str) -> None:
     path = make_data(40)
     vlitqc.score(path, tiny, progress=told, report=False)
     size = path.stat().st_size
-    assert [done for done, _, _ in told.done] == [32, 40]
-    assert told.done[-1] == (40, size - 1, size)
+    assert [done for done, _ in told.done] == [32, 40]
+    assert told.done[-1] == (40, (size - 1) / size)
     assert told.stages == ["Image readability", "Correctness", "Text-only share"]
 
 

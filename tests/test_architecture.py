@@ -21,11 +21,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "analysis": set(),
     "media_tokens": set(),
+    "language": set(),
     "registry": {"types", "errors"},
     "profiles": {"types", "errors"},
     "prompts": {"types"},
-    "models": {"types", "errors", "media_tokens", "prompts", "registry", "profiles"},
-    "media": {"types", "errors"},
+    "models": {"types", "errors", "media_tokens", "language", "prompts", "registry", "profiles"},
+    "remote": {"errors"},
+    "media": {"types", "errors", "remote"},
     "formats": {"types", "errors", "media_tokens", "registry"},
     "executors": {"types", "errors", "models", "engine"},
     "engine": {
@@ -36,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "profiles",
         "models",
         "media",
+        "remote",
         "formats",
         "executors",
     },
@@ -55,7 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "console",
     },
     "__main__": {"cli"},
-    "vlitqc_metrics": {"types", "errors", "media_tokens", "prompts", "analysis"},
+    "vlitqc_metrics": {"types", "errors", "media_tokens", "language", "prompts", "analysis"},
     "vlitqc_reports": {"types", "errors", "analysis", "engine"},
 }
 """Room → the rooms whose modules it may import, itself aside. A room of the core is what follows ``vlitqc.``."""
@@ -73,6 +76,7 @@ HEAVY = (
     "transformers",
     "sentence_transformers",
     "pandas",
+    "av",
     "pyarrow",
     "numpy",
     "PIL",
@@ -176,8 +180,8 @@ def test_every_room_has_its_place_in_the_table() -> None:
 
 def test_the_table_has_the_layers_of_the_design() -> None:
     layers = [
-        {"types", "errors", "media_tokens", "analysis"},
-        {"registry", "profiles", "prompts"},
+        {"types", "errors", "media_tokens", "language", "analysis"},
+        {"registry", "profiles", "prompts", "remote"},
         {"models", "media", "formats"},
         {"engine", "executors"},
         {"filtering", "console", "testing"},

@@ -162,9 +162,30 @@ def test_options_reach_the_run(
         "batch_size": 3,
         "seed": 5,
         "allow_outside": True,
+        "allow_remote": False,
         "limit": 4,
     }
     assert len(run.scores) == 4
+
+
+def test_several_paths_and_renamed_fields(
+    make_data: Make, tiny: str, vlitqc: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [{"id": f"r{i}", "ask": f"What is {i}?", "say": f"It is {i}."} for i in range(4)]
+    paths = [make_data(lines=lines, name=f"{name}.jsonl") for name in "ab"]
+    monkeypatch.chdir(paths[0].parent)
+    names = ["--map", "instruction=ask", "--map", "response=say"]
+    assert vlitqc("score", "a.jsonl", "b.jsonl", *names, "--profile", tiny, "--quiet") == Ended(0, "", "")
+    told = vlitqc("filter", "a.jsonl", "b.jsonl", "--drop-issue", "error", "--json")
+    counts = json.loads(told.out)["counts"]
+    assert counts == {"kept": 8, "dropped": 0, "unreadable": 0}
+    home = paths[0].parent
+    assert {p.name for p in home.iterdir()} == {
+        *("a.jsonl", "b.jsonl", "set.vlitqc"),
+        *("set.kept", "set.dropped", "set.decisions.parquet"),
+    }
+    assert (home / "set.kept" / "b.jsonl").read_bytes() == paths[1].read_bytes()
+    assert vlitqc("report", "set.vlitqc").code == 0
 
 
 def test_every_option_has_a_variable(
@@ -228,6 +249,7 @@ def unusable(folder: Path) -> dict[str, tuple[list[Any], int, str]]:
     (mine / "notes.txt").write_text("mine")
     (folder / "empty.jsonl").write_bytes(b"")
     (folder / "noise.bin").write_bytes(b"\0\1\2\3")
+    (folder / "bare").mkdir()
     fake = folder / "fake"
     fake.mkdir()
     (fake / "run.json").write_text('{"other": "program"}')
@@ -235,7 +257,10 @@ def unusable(folder: Path) -> dict[str, tuple[list[Any], int, str]]:
     below = ["--drop-below", "image_readability=0"]
     return {
         "missing file": (["score", folder / "none.jsonl"], 3, "does not exist"),
-        "folder": (["score", folder / "set"], 3, "is a folder"),
+        "folder": (["score", folder / "bare"], 3, "holds no data file"),
+        "pattern": (["score", folder / "*.parquet"], 3, "no file matches"),
+        "map": ([*run, "--map", "response"], 2, "expected OURS=THEIRS"),
+        "map to nothing": ([*run, "--map", "respons=x"], 2, "did you mean response"),
         "empty file": (["score", folder / "empty.jsonl"], 3, "is empty"),
         "no format": (["score", folder / "noise.bin"], 3, "binary data"),
         "name too long": (["score", "x" * 5000], 3, "too long"),
@@ -280,7 +305,7 @@ def test_what_cannot_work_is_one_sentence(
         ("score",),
         ("score", "x", "--limit", "0"),
         ("score", "x", "--no-such"),
-        ("score", "x", "y"),
+        ("report", "x", "y"),
     ],
 )
 def test_wrong_words_are_usage_errors(vlitqc: Callable[..., Ended], args: tuple[str, ...]) -> None:

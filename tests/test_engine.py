@@ -13,7 +13,9 @@ import pandas as pd
 import pytest
 
 import vlitqc
+from vlitqc.engine import shards
 from vlitqc.engine.dataset import BINS, count_reasons, spread
+from vlitqc.engine.inputs import run_of
 from vlitqc.engine.shards import cut, read_done, shard_size
 from vlitqc.errors import InputError, RunError, UnknownName, UsageError
 from vlitqc.types import (
@@ -22,6 +24,7 @@ from vlitqc.types import (
     Features,
     FeatureStore,
     Issue,
+    Media,
     MetricSpec,
     Origin,
     Principle,
@@ -82,7 +85,7 @@ def ids_of(batch: Batch) -> dict[str, Features]:
     return {"ids": Features([s.id for s in batch.samples], np.arange(len(batch), dtype=np.int64))}
 
 
-def score(path: Path, profile: str, **options: Any) -> Any:
+def score(path: Any, profile: str, **options: Any) -> Any:
     return vlitqc.score(path, profile, report=False, **options)
 
 
@@ -258,6 +261,83 @@ def test_a_metric_that_miscounts_in_batches_is_asked_sample_by_sample(
     register("made", sample_metric(lambda b: [Score(length(s)) for s in b.samples][: 1 + (len(b) > 1)]))
     run = score(make_data(6), profile_file("[metrics.made]"))
     assert run.scores["made"].notna().all()
+
+
+def test_the_culprit_is_found_by_halves(make_data: Make, profile_file: Any, register: Any) -> None:
+    sizes: list[int] = []
+
+    def answer(batch: Batch) -> list[Score]:
+        sizes.append(len(batch))
+        if any(s.id in ("r5", "r9") for s in batch.samples):
+            raise RuntimeError("cannot digest this")
+        return [Score(length(s)) for s in batch.samples]
+
+    register("made", sample_metric(answer))
+    run = score(make_data(16), profile_file("[metrics.made]"), batch_size=16)
+    # 16 fails, its halves fail, and down to the two that are alone: never all sixteen one by one.
+    assert sizes == [16, 8, 4, 4, 2, 1, 1, 2, 8, 4, 2, 1, 1, 2, 4]
+    assert run.scores["made"].isna().to_numpy().nonzero()[0].tolist() == [5, 9]
+    assert not read_done(run.path / "shards" / "00000").retry  # type: ignore[union-attr]
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch has it."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["Python", "CUDA", "torch on the CPU"],
+)
+@pytest.mark.parametrize("room", [5, 1, 0])
+def test_out_of_memory_halves_the_batch(
+    make_data: Make, profile_file: Any, register: Any, error: Exception, room: int, tmp_path: Path
+) -> None:
+    enough = room
+
+    def fits(batch: Batch) -> None:
+        if len(batch) > enough:
+            raise error
+
+    def answer(batch: Batch) -> list[Score]:
+        fits(batch)
+        return [Score(length(s)) for s in batch.samples]
+
+    def vectors(batch: Batch) -> dict[str, Features]:
+        fits(batch)
+        values = np.array([[length(s), 2.0] for s in batch.samples], np.float32)
+        return {"v": Features(values, np.arange(len(batch), dtype=np.int64))}
+
+    def resolve(store: FeatureStore) -> DatasetScore:
+        values, index = store.vectors("v")
+        return DatasetScore(float(values.sum()), details={"index": index.tolist(), "v": values.tolist()})
+
+    made = dataset_metric(vectors, resolve)
+    made.spec = spec("far", "dataset")
+    register("far", made)
+    register("made", sample_metric(answer))
+    data, profile = make_data(40), profile_file("[metrics.made]\n[metrics.far]")
+    tight = score(data, profile, out=tmp_path / "tight")
+    done = read_done(tight.path / "shards" / "00000")
+    assert done is not None
+    assert done.retry == (room == 0)
+    if room == 0:
+        assert tight.scores["made_reason"].eq("error: out of memory for this sample alone").all()
+        assert tight.issues["kind"].tolist() == ["metric_error"] * 40
+        assert tight.scores["state"].eq("partial").all()
+    enough = 40
+    # With memory again, the same command scores what was starved and nothing else.
+    again = score(data, profile, out=tmp_path / "tight")
+    whole = score(data, profile, out=tmp_path / "whole")
+    pd.testing.assert_frame_equal(again.scores, whole.scores)
+    assert again.scorecard["principles"] == whole.scorecard["principles"]
+    if room:
+        pd.testing.assert_frame_equal(tight.scores, whole.scores)
+        assert tight.metrics()["far"]["details"] == whole.metrics()["far"]["details"]
 
 
 def test_features_that_fail_for_one_sample(make_data: Make, profile_file: Any, register: Any) -> None:
@@ -479,6 +559,22 @@ def test_cut_points_do_not_depend_on_the_length() -> None:
     assert [shard_size(i) for i in (0, 3, 4, 24, 1000)] == [32, 32, 64, 2048, 2048]
 
 
+def test_shards_are_also_cut_by_the_bytes_of_their_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "SHARD_BYTES", 100)
+
+    def sample(i: int, size: int) -> Sample:
+        media = (Media("image", "a", b"x" * size), Media("image", "elsewhere.png"))
+        return Sample(str(i), (), media, {}, Origin("f", i, i, i, i, ""))
+
+    sizes = [40, 60, 1, 0, 0, 101, 100, 100, *[3] * 40]
+    long = [len(s.records) for s in cut(sample(i, size) for i, size in enumerate(sizes))]
+    assert long == [3, 3, 2, 32, 8]
+    for n in range(len(sizes)):
+        short = [len(s.records) for s in cut(sample(i, size) for i, size in enumerate(sizes[:n]))]
+        assert short[:-1] == long[: max(0, len(short) - 1)]
+        assert sum(short) == n
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"fingerprint": "x", "other": 1}'])
 def test_a_damaged_marker_is_no_marker(tmp_path: Path, text: str) -> None:
     (tmp_path / "done.json").write_text(text)
@@ -533,11 +629,137 @@ def test_a_value_does_not_depend_on_which_other_metrics_run(
     assert seen[0] == seen[1]
 
 
-def test_a_folder_is_no_input(tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in (".", "..", str(tmp_path)):
-        with pytest.raises(InputError, match="is a folder"):
+def test_a_folder_without_data_is_no_input(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    for name in (".", "..", str(inner)):
+        with pytest.raises(InputError, match="holds no data file"):
             score(Path(name), tiny)
+    assert [p.name for p in tmp_path.rglob("*")] == ["a", "b"]
+
+
+# ---------------------------------------------------------------- inputs of every kind
+
+
+@pytest.fixture
+def folder(make_data: Make, record: Any) -> Path:
+    """A folder of three files of ten records each, with their pictures."""
+    home = make_data(10).parent
+    (home / "data.jsonl").unlink()
+    for part in range(3):
+        rows = range(10 * part, 10 * part + 10)
+        make_data(lines=[record(i, f"{i % 10}.png") for i in rows], name=f"part-{part}.jsonl")
+    return home
+
+
+def test_a_folder_a_pattern_and_a_list_are_one_input(
+    folder: Path, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    inputs: list[Any] = [folder, f"{folder}/*.jsonl", sorted(folder.glob("*.jsonl"))]
+    runs = []
+    for i, data in enumerate(inputs):
+        run = score(data, tiny)
+        assert run.path == folder.with_name("set.vlitqc")
+        assert run.info["plan"]["image_root"] == str(folder)
+        assert len(vlitqc.Run.open(data).scores) == 30
+        runs.append(run.scores)
+        assert run.record(25).id == "r25"
+        run.path.rename(tmp_path / f"{i}.vlitqc")
+    assert runs[0]["row"].tolist() == list(range(30))
+    assert runs[0]["id"].tolist() == [f"r{i}" for i in range(30)]
+    assert runs[0]["file"].nunique() == 3
+    for other in runs[1:]:
+        pd.testing.assert_frame_equal(runs[0], other)
+
+
+def test_an_input_is_opened_again_as_it_was(make_data: Make, record: Any, tiny: str, tmp_path: Path) -> None:
+    """With the renamed fields, and every file's bytes and sha256."""
+    lines = [{"id": f"r{i}", "ask": f"What is {i}?", "say": f"It is {i}."} for i in range(4)]
+    first, second = (make_data(lines=lines, name=f"{name}.jsonl") for name in "ab")
+    run = score([first, second], tiny, map={"instruction": "ask", "response": "say"})
+    assert run.scorecard["counts"] == {"records": 8, "scored": 8, "partial": 0, "unreadable": 0}
+    told = run.info["input"]
+    assert told["paths"] == [str(first), str(second)]
+    assert told["names"]["fields"] == {"instruction": "ask", "response": "say"}
+    sizes = [first.stat().st_size, second.stat().st_size]
+    assert [entry["bytes"] for entry in told["files"]] == sizes
+    assert (told["bytes"], told["n_files"]) == (sum(sizes), 2)
+    assert all(len(entry["sha256"]) == 64 for entry in told["files"])
+    assert vlitqc.Run.open(run.path).record(5).turns[0].instruction == "What is 1?"
+    second.write_bytes(second.read_bytes().replace(b"It is 3", b"It is 4"))
+    with pytest.raises(InputError, match=rf"{second} has changed since it was scored; run again"):
+        vlitqc.Run.open(run.path).record(0)
+    second.unlink()
+    with pytest.raises(InputError, match=rf"{second} is no longer there"):
+        vlitqc.Run.open(run.path).record(0)
+
+
+def test_a_file_more_in_a_folder_is_a_change_and_is_scored(folder: Path, tiny: str, record: Any) -> None:
+    run = score(folder, tiny)
+    more = folder / "part-3.jsonl"
+    more.write_text(json.dumps(record(30, "0.png")) + "\n")
+    with pytest.raises(InputError, match="has changed since it was scored: 4 files now, 3 then"):
+        vlitqc.Run.open(folder).record(0)
+    assert len(score(folder, tiny).scores) == 31
+    assert vlitqc.Run.open(run.path).record(30).id == "r30"
+
+
+def test_where_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("x/data", "x/y", "z"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("x/data/a.jsonl", "x/data/b.jsonl.gz", "x/y/c.json", "z/c[1].json"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path / "z")
+    x = tmp_path / "x"
+    wanted: list[tuple[list[Any], Path]] = [
+        ([x / "data"], x / "data.vlitqc"),
+        ([x / "data" / "b.jsonl.gz"], x / "data" / "b.vlitqc"),
+        ([x / "data" / "a.jsonl", x / "data" / "b.jsonl.gz"], x / "data.vlitqc"),
+        ([x / "data" / "*.jsonl"], x / "data.vlitqc"),
+        ([x / "*" / "*.json*"], tmp_path / "x.vlitqc"),
+        ([x / "data", x / "y"], tmp_path / "x.vlitqc"),
+        ([Path("../x/data/*"), x / "y" / "c.json"], tmp_path / "x.vlitqc"),
+        # Nobody looks beside the folder in which they work, nor beside one above.
+        ([Path("*.json")], tmp_path / "z" / "z.vlitqc"),
+        ([Path("c[1].json"), x / "data"], tmp_path / f"{tmp_path.name}.vlitqc"),
+        ([Path("c[1].json")], Path("c[1].vlitqc")),
+        ([Path()], tmp_path / "z.vlitqc"),
+        ([Path("..")], tmp_path.with_name(f"{tmp_path.name}.vlitqc")),
+    ]
+    for paths, run in wanted:
+        assert run_of(paths) == run, paths
+
+
+def test_a_run_of_some_files_is_not_that_of_others(folder: Path, tiny: str, tmp_path: Path) -> None:
+    a, b, c = sorted(folder.glob("*.jsonl"))
+    run = score([a, b], tiny)
+    assert len(score([a, b, c], tiny).scores) == 30
+    for fewer in ([b, c], [a, c]):
+        with pytest.raises(UsageError, match=r"holds the run of .* and 2 more; pass --out DIR"):
+            score(fewer, tiny)
+    with pytest.raises(RunError, match=r"holds the run of .* and 2 more"):
+        vlitqc.Run.open([a, b])
+    assert len(vlitqc.Run.open([a, b, c]).scores) == 30
+    with pytest.raises(UsageError, match="lies in the input"):
+        score(folder, tiny, out=folder / "run")
+    assert run.path.is_dir()
+
+
+def test_paths_and_records_are_not_mixed(make_data: Make, tiny: str, record: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="paths and records are mixed"):
+        score([make_data(1), record(0)], tiny, out=tmp_path / "run")
+    with pytest.raises(UsageError, match="no records to score"):
+        score([], tiny, out=tmp_path / "run")
+    with pytest.raises(UsageError, match="expected OURS=THEIRS"):
+        score(make_data(1), tiny, map={"image": ""})
+    with pytest.raises(UnknownName, match="did you mean response"):
+        score(make_data(1), tiny, map={"respons": "target"})
 
 
 def test_an_input_is_the_same_by_any_path(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +26,7 @@ from vlitqc.filtering.rules import HasIssue, Rule, Threshold, decide, floors
 Make = Callable[..., Path]
 
 
-def score(path: Path, profile: str, **options: Any) -> Run:
+def score(path: Any, profile: str, **options: Any) -> Run:
     return vlitqc.score(path, profile, report=False, **options)
 
 
@@ -51,7 +55,10 @@ def test_lines_are_divided_byte_for_byte(messy: Path, tiny: str, layout: str) ->
     messy.write_bytes(LAYOUTS[layout](lines))
     run = score(messy, tiny)
     result = vlitqc.filter(run, drop_below={"image_readability": "p50"}, drop_issues=["error"])
+    mark = b"\xef\xbb\xbf" if layout == "byte order mark" else b""
+    assert all(result.written[name].read_bytes().startswith(mark) for name in result.counts)
     parts = {name: lines_of(result.written[name]) for name in ("kept", "dropped", "unreadable")}
+    parts = {name: [line.removeprefix(mark) for line in part] for name, part in parts.items()}
     assert {name: len(part) for name, part in parts.items()} == result.counts
     assert result.counts["unreadable"] == 3
     assert min(result.counts.values()) > 0
@@ -106,6 +113,91 @@ def test_the_kept_file_can_be_scored_and_filtered_again(make_data: Make, tiny: s
         vlitqc.filter(again, drop_below={"image_readability": -1.0}).written["kept"].read_bytes()
         == kept.read_bytes()
     )
+
+
+# ---------------------------------------------------------------- folders
+
+
+@pytest.fixture
+def several(make_data: Make, record: Any) -> Path:
+    """A folder of two files, one of them a list, with a broken record."""
+    home = make_data(12).parent
+    (home / "data.jsonl").unlink()
+    make_data(lines=[record(i, f"{i}.png") for i in range(8)], name="a.jsonl")
+    rest = [record(i, f"{i}.png") for i in range(8, 12)]
+    make_data(lines=[*rest, b'{"id": "odd"}'], as_list=True, name="b.json")
+    return home
+
+
+def test_a_folder_is_divided_into_folders(several: Path, tiny: str) -> None:
+    run = score(several, tiny)
+    result = vlitqc.filter(several, drop_below={"image_readability": "p50"})
+    assert result.counts == {"kept": 6, "dropped": 6, "unreadable": 1}
+    beside = several.parent
+    assert result.written == {name: beside / f"set.{name}" for name in result.counts} | {
+        "decisions": beside / "set.decisions.parquet"
+    }
+    kept = lines_of(beside / "set.kept" / "a.jsonl") + [
+        json.dumps(r).encode() for r in json.loads((beside / "set.kept" / "b.json").read_bytes())
+    ]
+    wanted = run.scores["id"][result.decisions["kept"]].tolist()
+    assert [json.loads(line)["id"] for line in kept] == wanted
+    assert json.loads((beside / "set.unreadable" / "b.json").read_bytes()) == [{"id": "odd"}]
+    again = vlitqc.filter(several, drop_issues=["error"])
+    assert again.counts == {"kept": 12, "dropped": 0, "unreadable": 1}
+    assert (beside / "set.kept" / "a.jsonl").read_bytes() == (several / "a.jsonl").read_bytes()
+    assert not list(beside.glob(".*"))
+
+
+def test_a_folder_that_no_filter_wrote_is_not_overwritten(several: Path, tiny: str) -> None:
+    run = score(several, tiny)
+    mine = several.with_name("set.kept")
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match=r"set\.kept exists and is no filter's output"):
+        vlitqc.filter(run, drop_issues=["error"])
+    assert [p.name for p in mine.iterdir()] == ["thesis.txt"]
+
+
+def test_an_unreadable_folder_from_before_goes(several: Path, tiny: str) -> None:
+    vlitqc.filter(score(several, tiny), drop_issues=["error"])
+    assert several.with_name("set.unreadable").is_dir()
+    (several / "b.json").write_bytes((several / "b.json").read_bytes().replace(b',\n {"id": "odd"}', b""))
+    result = vlitqc.filter(score(several, tiny), drop_issues=["error"])
+    assert "unreadable" not in result.written
+    assert not several.with_name("set.unreadable").exists()
+
+
+def test_only_the_drafts_of_the_dead_are_swept(make_data: Make, tiny: str) -> None:
+    path = make_data(3)
+    run = score(path, tiny)
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    drafts = {
+        name: path.with_name(name)
+        for name in (
+            f".data.kept.jsonl.{process.pid}.part",
+            f".data.kept.jsonl.{os.getppid()}.part",
+            f".data.kept.jsonl.{process.pid}.txt",
+            f".other.kept.jsonl.{process.pid}.part",
+        )
+    }
+    for draft in drafts.values():
+        draft.touch()
+    vlitqc.filter(run, drop_issues=["error"])
+    assert [draft.exists() for draft in drafts.values()] == [False, True, True, True]
+
+
+def test_the_disk_that_is_full_is_named(make_data: Make, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_data(3)
+    run = score(path, tiny)
+
+    def full(*args: Any, **more: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(type(run.reader), "divide", full)
+    with pytest.raises(RunError, match=r"no space left for .*; free some and run the same command"):
+        vlitqc.filter(run, drop_issues=["error"])
 
 
 # ---------------------------------------------------------------- rules
@@ -287,7 +379,7 @@ def test_a_changed_input_is_refused_and_nothing_written(make_data: Make, tiny: s
 def test_a_folder_that_cannot_be_written(make_data: Make, tiny: str) -> None:
     path = make_data(2)
     run = score(path, tiny)
-    with pytest.raises(RunError, match="cannot write into"):
+    with pytest.raises(RunError, match="cannot write"):
         vlitqc.filter(run, drop_below={"image_readability": 0}, out=path / "under")
 
 

@@ -8,7 +8,7 @@ import io
 import json
 import time
 import tracemalloc
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from vlitqc.errors import FormatError, InputError, UnknownName, UsageError
 from vlitqc.formats import Reader, json_records, open_input
 from vlitqc.formats.conversation import read_conversation
+from vlitqc.formats.streams import Stream
 from vlitqc.types import Issue, Origin, Record, Sample, Turn, Unreadable
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -36,6 +37,19 @@ def opened(path: Path, content: str | bytes, format: str | None = None) -> Reade
 
 def read(path: Path, content: str | bytes) -> list[Record]:
     return list(opened(path, content).records())
+
+
+def raw_of(origin: Origin) -> bytes:
+    """The bytes that a record's origin names, in a file without layers."""
+    with Path(origin.file).open("rb") as file:
+        file.seek(origin.start)
+        return file.read(origin.end - origin.start)
+
+
+def write(reader: Reader, target: Path, records: Iterable[Record] | None = None) -> None:
+    """All records, or these, to one output."""
+    records = reader.records() if records is None else records
+    reader.divide(((record.origin, "out") for record in records), {"out": target})
 
 
 def ids(records: Iterable[Record]) -> list[str | None]:
@@ -88,7 +102,7 @@ class TestDetection:
             assert kinds(records[-1]) == [("list_cut_short", "warning")]
             return
         assert (reader.name, ids(records)) == ("jsonl", [None] + [f"r{n}" for n in range(20)])
-        assert reader.raw(records[0].origin) == line.encode()
+        assert raw_of(records[0].origin) == line.encode()
 
     @pytest.mark.parametrize("opening", ["[", "[ ", "[\n", "[\n\n  "])
     @pytest.mark.parametrize("between", [",\n", "\n,", ", "])
@@ -106,11 +120,11 @@ class TestDetection:
             (b"", "is empty"),
             (b" \n\t ", "is empty"),
             (b"\x00\x01\x02", "binary data"),
-            (b"image,caption\n1,2\n", "text that begins with 'image,caption 1,2'"),
+            (b"some words\nand more\n", "text that begins with 'some words and more'"),
             (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
-            (b"\x1f\x8b\x08\x00", "gunzip"),
-            ("[]".encode("utf-16"), "iconv"),
-            (b"PAR1....", "Parquet"),
+            (b"\x1f\x8b\x08\x00", "is damaged: the gzip data is cut short at byte 4"),
+            ("[]".encode("utf-32"), "iconv"),
+            (b"\xfd7zXZ\0.", "unxz"),
             (json.dumps({"info": {"a": 1}, "annotations": [{"id": 1}, {"id": 2}]}).encode(), "'annotations'"),
             (json.dumps({"a": {"b": "c"}}, indent=1).encode(), "is one JSON object"),
             (b"[broken line about dogs\n", "text that begins with '.broken line about dogs'"),
@@ -123,7 +137,7 @@ class TestDetection:
     def test_paths_that_are_no_files(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="does not exist"):
             open_input(tmp_path / "none.json")
-        with pytest.raises(InputError, match="is a folder"):
+        with pytest.raises(InputError, match="holds no data file"):
             open_input(tmp_path)
         with pytest.raises(InputError, match="device or a pipe"):
             open_input(Path("/dev/null"))
@@ -156,7 +170,7 @@ class TestSplitting:
             for row, (record, raw) in enumerate(zip(records, (first.encode(), second.encode()), strict=True)):
                 origin = record.origin
                 assert (origin.row, origin.line, origin.file) == (row, lines[row], str(tmp_path / "a"))
-                assert content.encode()[origin.start : origin.end] == raw == reader.raw(origin)
+                assert content.encode()[origin.start : origin.end] == raw == raw_of(origin)
                 assert origin.sha256 == hashlib.sha256(raw).hexdigest()
                 assert reader.record(origin) == record
 
@@ -168,7 +182,7 @@ class TestSplitting:
             reader.record(record.origin)
         (tmp_path / "a").unlink()
         with pytest.raises(InputError, match="cannot be read"):
-            reader.raw(record.origin)
+            reader.record(record.origin)
 
     def test_objects_over_several_lines(self, tmp_path: Path) -> None:
         content = "\n".join(json.dumps(pair(n), indent=2) for n in range(3)) + "\n{}\n"
@@ -239,7 +253,7 @@ class TestSplitting:
             reader = opened(tmp_path / "a", content)
             records = list(reader.records())
             assert ids(records) == ["r0", None, "r1"]
-            assert reader.raw(records[1].origin) == stray.encode()
+            assert raw_of(records[1].origin) == stray.encode()
         (first, last) = read(tmp_path / "a", f"[{json.dumps(pair(0))}, {stray}")
         assert ids([first, last]) == ["r0", None]
 
@@ -281,7 +295,7 @@ class TestSplitting:
         assert records[-1].origin.line == content[: records[-1].origin.start].count("\n") + 1
 
     def test_something_after_the_list(self, tmp_path: Path) -> None:
-        records = read(tmp_path / "a", f"[{json.dumps(pair())}]\n[{json.dumps(pair(1))}]")
+        records = read(tmp_path / "a", f"[{json.dumps(pair())}]\nand {json.dumps(pair(1))}]")
         assert ids(records) == ["r0", None]
         assert "follows the end of the list" in records[1].issues[0].detail
 
@@ -291,7 +305,7 @@ class TestSplitting:
             (b'{"id": 1,}', "in line 2, column 10"),
             (b'{"id": "cut', "not valid JSON: Unterminated string"),
             (b'{"id": "\xff"}', "not valid UTF-8: byte 0xff at byte 8"),
-            (b"[1, 2]", "expected an object, got a list"),
+            (b"[1, 2]", "expected an object, got a list of 2; say which is which, such as --map"),
             (b"17", "expected an object, got a number"),
             (b"null", "expected an object, got null"),
             (b"true", "expected an object, got true or false"),
@@ -316,13 +330,13 @@ class TestSplitting:
         assert (issue.kind, issue.severity, issue.line, issue.row) == ("malformed_record", "error", 2, 1)
         assert issue.file == str(tmp_path / "a")
         assert words in issue.detail
-        assert reader.raw(broken.origin) == line
+        assert raw_of(broken.origin) == line
 
     def test_what_is_tolerated(self, tmp_path: Path) -> None:
         line = '{"id": "a", "id": "b", "score": NaN, "bound": -Infinity, "query": "q", "response": "r"}'
         (record,) = read(tmp_path / "a", line)
         assert record.id == "b"
-        assert kinds(record) == []
+        assert kinds(record) == [("duplicate_key", "warning")]
 
     def test_half_a_surrogate_pair_is_replaced_and_told(self, tmp_path: Path) -> None:
         lines = [
@@ -345,7 +359,7 @@ class TestSplitting:
         assert ids(records) == ["r0", None, "r2"]
         assert "longer than" in records[1].issues[0].detail
         assert records[1].origin.sha256 == hashlib.sha256(big.encode()).hexdigest()
-        assert open_input(tmp_path / "a").raw(records[1].origin) == big.encode()
+        assert raw_of(records[1].origin) == big.encode()
         nested = json.dumps([pair(0), {"deep": [pair(n) for n in range(200)]}])
         records = read(tmp_path / "b", nested)
         assert ids(records) == ["r0", None]
@@ -379,7 +393,7 @@ class TestSplitting:
         text = json.dumps(values, indent=indent, ensure_ascii=ascii).encode("utf-8", "surrogatepass")
         plain, json_records.CHUNK = json_records.CHUNK, chunk
         try:
-            pieces = list(json_records._Values(io.BytesIO(text), 1 << 20).in_list())
+            pieces = list(json_records.Values(io.BytesIO(text), 1 << 20).in_list())
         finally:
             json_records.CHUNK = plain
         assert [piece.fault for piece in pieces] == [""] * len(values)
@@ -403,8 +417,8 @@ class TestSplitting:
     def test_lines_split_and_rejoin(self, values: list[Any], spread: bool, blanks: list[str]) -> None:
         texts = [json.dumps(value, indent=1 if spread else None) for value in values]
         content = "".join(text + blank for text, blank in zip(texts, blanks, strict=False)).encode()
-        split = json_records._Values(io.BytesIO(content), 1 << 20).in_stream() if spread else None
-        pieces = list(split or json_records._lines(io.BytesIO(content)))
+        split = json_records.Values(io.BytesIO(content), 1 << 20).in_stream() if spread else None
+        pieces = list(split or json_records._lines(Stream(io.BytesIO(content))))
         assert [piece.raw for piece in pieces] == [text.encode() for text in texts]
         assert all(piece.raw == content[piece.start : piece.end] for piece in pieces)
         assert all(piece.line == content[: piece.start].count(b"\n") + 1 for piece in pieces)
@@ -413,8 +427,8 @@ class TestSplitting:
     @settings(deadline=None, max_examples=300)
     def test_no_bytes_raise_or_repeat(self, content: bytes) -> None:
         for pieces in (
-            json_records._Values(io.BytesIO(b"[" + content), 1 << 20).in_list(),
-            json_records._Values(io.BytesIO(content), 1 << 20).in_stream(),
+            json_records.Values(io.BytesIO(b"[" + content), 1 << 20).in_list(),
+            json_records.Values(io.BytesIO(content), 1 << 20).in_stream(),
         ):
             last = 0
             for piece in pieces:
@@ -435,10 +449,10 @@ class TestScale:
             file.write(record + (b"]" if form == "json" else b""))
         reader = open_input(tmp_path / "a")
         assert reader.name == form
-        pieces = json_records.JsonList(reader.path).pieces if form == "json" else None
+        assert isinstance(reader, json_records.JsonRecords)
         tracemalloc.start()
-        with (tmp_path / "a").open("rb") as file:
-            assert sum(1 for _ in (pieces(file) if pieces else json_records._lines(file))) == n
+        with reader.content.open() as file:
+            assert sum(1 for _ in reader.pieces(file)) == n
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 8_000_000
@@ -457,38 +471,57 @@ class TestWriting:
             json.dumps(pair(n), indent=3 if form == "spread" else None).replace(":", " : ") for n in range(3)
         ]
         reader = opened(tmp_path / "a", f"[ {' , '.join(texts)} ]" if form == "json" else "\n".join(texts))
-        with reader.writer(tmp_path / "new" / "out") as writer:
-            for record in reader.records():
-                writer.write(reader.raw(record.origin))
-            assert not (tmp_path / "new" / "out").exists()
+        write(reader, tmp_path / "new" / "out")
         expected = "[" + ",\n".join(texts) + "]" if form == "json" else "".join(f"{text}\n" for text in texts)
         assert (tmp_path / "new" / "out").read_text() == expected
         again = open_input(tmp_path / "new" / "out")
         assert again.name == reader.name
-        assert [again.raw(r.origin) for r in again.records()] == [text.encode() for text in texts]
+        assert [raw_of(r.origin) for r in again.records()] == [text.encode() for text in texts]
         assert [path.name for path in (tmp_path / "new").iterdir()] == ["out"]
 
     def test_nothing_written_is_still_a_list(self, tmp_path: Path) -> None:
         reader = opened(tmp_path / "a", json.dumps([pair()]))
-        with reader.writer(tmp_path / "out"):
-            pass
+        write(reader, tmp_path / "out", [])
         assert (tmp_path / "out").read_text() == "[]"
 
     def test_a_failure_leaves_what_was_there(self, tmp_path: Path) -> None:
         reader = opened(tmp_path / "a", json.dumps([pair()]))
+        records = list(reader.records())
         (tmp_path / "out").write_text("old")
-        with pytest.raises(ZeroDivisionError), reader.writer(tmp_path / "out") as writer:
-            writer.write(b"{}")
+
+        def places() -> Iterator[tuple[Origin, str]]:
+            yield records[0].origin, "out"
+            assert not (tmp_path / "new").exists()
             raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            reader.divide(places(), {"out": tmp_path / "out", "new": tmp_path / "new"})
         assert (tmp_path / "out").read_text() == "old"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "out"]
+
+    def test_each_record_goes_where_it_is_sent(self, tmp_path: Path) -> None:
+        lines = [json.dumps(pair(n)) for n in range(5)]
+        reader = opened(tmp_path / "a", "\n".join(lines))
+        places = [(r.origin, "odd" if r.origin.row % 2 else "even") for r in reader.records()]
+        reader.divide(places, {name: tmp_path / name for name in ("odd", "even", "none")})
+        assert (tmp_path / "odd").read_text().splitlines() == lines[1::2]
+        assert (tmp_path / "even").read_text().splitlines() == lines[::2]
+        assert (tmp_path / "none").read_bytes() == b""
+
+    def test_a_changed_input_is_not_divided(self, tmp_path: Path) -> None:
+        reader = opened(tmp_path / "a", json.dumps(pair(0)))
+        records = list(reader.records())
+        (tmp_path / "a").write_text(json.dumps(pair(1)))
+        with pytest.raises(InputError, match="has changed"):
+            write(reader, tmp_path / "out", records)
+        assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
     def test_the_input_is_never_overwritten(self, tmp_path: Path) -> None:
         reader = opened(tmp_path / "a", json.dumps([pair()]))
         (tmp_path / "link").symlink_to(tmp_path / "a")
         for target in ("a", "link"):
-            with pytest.raises(UsageError, match="the input itself"), reader.writer(tmp_path / target):
-                pass
+            with pytest.raises(UsageError, match="the input itself"):
+                write(reader, tmp_path / target)
 
 
 # ---------------------------------------------------------------- conversations
@@ -747,11 +780,8 @@ class TestRealFiles:
             if form == "json"
             else [json.loads(line) for line in content.splitlines() if line]
         )
-        with reader.writer(tmp_path / f"out{reader.suffix}") as writer:
-            for record, value in zip(records, values, strict=True):
-                raw = reader.raw(record.origin)
-                assert json.loads(raw) == value
-                writer.write(raw)
+        assert [json.loads(raw_of(record.origin)) for record in records] == values
+        write(reader, tmp_path / f"out{reader.suffix}", records)
         again = open_input(tmp_path / f"out{reader.suffix}")
         hashes = [record.origin.sha256 for record in records]
         assert [record.origin.sha256 for record in again.records()] == hashes

@@ -218,7 +218,9 @@ def test_a_pipeline_of_another_language_serves_a_metric_told_of_it(tmp_path: Pat
     asked = [Turn("Zähle die Kühe", "Drei"), Turn("Count cows", "Three")]
     samples = [Sample("a", (turn,), (), {}, Origin("f", 0, 1, 0, 0, "")) for turn in asked]
     scores = GranularityComplexity(parser, Umlauts(), ["de"]).score(Batch(samples, [()] * 2))
-    assert scores[0].value is not None and scores[1].reason == "language en not supported by this model"
+    assert (
+        scores[0].value is not None and scores[1].reason == "German-only model; the text is in English (en)"
+    )
 
 
 class Words:
@@ -248,7 +250,7 @@ def test_instructions_in_a_language_that_the_parser_does_not_know_are_left_out()
     made = Batch(samples, [()] * len(samples))
     scores = GranularityComplexity(Words(), Umlauts()).score(made)
     assert [score.value for score in scores] == [None, 2.0, None, None]
-    german = "language de not supported by this model"
+    german = "English-only model; the text is in German (de)"
     assert [score.reason for score in scores] == [german, None, german, "no instruction text"]
     assert not any(score.fault for score in scores)
     plain = GranularityComplexity(Words()).score(made)

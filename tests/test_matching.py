@@ -281,9 +281,9 @@ def test_responses_in_a_language_that_the_model_does_not_know_are_left_out() -> 
     scores = MatchingDegree(model, FirstLetter()).score(batch(*FOREIGN))
     assert [score.value for score in scores] == [None, pytest.approx(100.0), None, None, None]
     assert [score.reason for score in scores] == [
-        "language de not supported by this model",
+        "English-only model; the text is in German (de)",
         None,
-        "language fr not supported by this model",
+        "English-only model; the text is in French (fr)",
         "no response text",
         "text-only",
     ]
@@ -302,10 +302,11 @@ def test_the_percentile_has_no_rows_of_foreign_responses() -> None:
     metric = MatchingPercentile(Compass(), language_model=FirstLetter())
     score = metric.resolve(MemoryFeatures.collect(metric, [rows(25), batch(*FOREIGN)]))
     assert score.columns["matching_percentile"][25:] == [None, 100.0, None, None, None]
-    assert score.missing == "no readable picture or no response in en"
+    german = "English-only model; the text is in German (de)"
+    assert score.missing == f"no readable picture or no response, or {german}"
     only = batch(*(([f"zu {2 * i}"], [picture(2 * i)]) for i in range(30)))
     nothing = metric.resolve(MemoryFeatures.collect(metric, [only]))
-    assert nothing.reason == "no sample has both a readable image and a response in en"
+    assert nothing.reason == german
     assert (nothing.n_scored, nothing.n_total) == (0, 30)
 
 
@@ -325,7 +326,7 @@ def test_metrics_that_leave_out_other_texts_do_not_share_their_vectors() -> None
 
 @pytest.mark.parametrize("languages", ["en", ["e n"], [1], ["../x"]])
 def test_languages_are_a_list_of_codes(languages: Sequence[str]) -> None:
-    with pytest.raises(TypeError, match="languages must be a list of codes"):
+    with pytest.raises(TypeError, match="languages must be 'any' or a list of codes"):
         MatchingDegree(Compass(), FirstLetter(), languages)
 
 

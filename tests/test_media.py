@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
+import struct
 import subprocess
 import threading
+import time
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image as PilImage
-from PIL import ImageDraw, ImageFile, ImageOps
+from PIL import ImageCms, ImageDraw, ImageFile, ImageOps
 
-from vlitqc.media import MediaLoader, default_image_root, issue_kind
-from vlitqc.types import Image, Media, Origin, Sample
+from vlitqc.engine.scorer import _may_pass, _media_issues
+from vlitqc.media import MediaLoader, default_image_root, issue_kind, pictures, remarks
+from vlitqc.types import Batch, Image, Media, Origin, Sample
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
@@ -27,6 +32,24 @@ def encoded(picture: PilImage.Image, form: str = "PNG", **options: Any) -> bytes
     file = io.BytesIO()
     picture.save(file, form, **options)
     return file.getvalue()
+
+
+def chunk(name: bytes, data: bytes = b"") -> bytes:
+    """A PNG chunk."""
+    return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+
+
+def with_chunks(png: bytes, chunks: bytes) -> bytes:
+    """The PNG with further chunks after its header."""
+    return png[:33] + chunks + png[33:]
+
+
+def xmp(orientation: int) -> bytes:
+    return (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        f'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="{orientation}"/>'
+        "</rdf:RDF></x:xmpmeta>"
+    ).encode()
 
 
 def photo(width: int = 120, height: int = 80) -> PilImage.Image:
@@ -148,6 +171,102 @@ class TestPixels:
         data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
         assert pixels(data)[0, 0].tolist() == [255, 0, 0]
 
+    @pytest.mark.parametrize("adobe", [True, False])
+    @pytest.mark.parametrize("profile", [True, False])
+    def test_cmyk_jpegs_are_taken_for_inverted(self, adobe: bool, profile: bool) -> None:
+        # Adobe's JPEGs hold 255 - ink, and all others of four colours that one meets do the same.
+        cmyk = PilImage.new("CMYK", (16, 16), (0, 255, 255, 0))
+        icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() if profile else b""
+        data = encoded(cmyk, "JPEG", quality=95, icc_profile=icc)
+        at = data.index(b"\xff\xee\x00\x0eAdobe")
+        red = pixels(data if adobe else data[:at] + data[at + 16 :])[8, 8]
+        assert np.abs(red.astype(int) - [255, 0, 0]).max() <= 3
+
+    @pytest.mark.parametrize("form", ["PNG", "TIFF"])
+    def test_sixteen_bit_colour(self, form: str) -> None:
+        values = struct.pack(">6H", 0, 0x8000, 0xFFFF, 0x1234, 0x00FF, 0xFF00)
+        head = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+        data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head)
+        data += chunk(b"IDAT", zlib.compress(b"\0" + values)) + chunk(b"IEND")
+        if form == "TIFF":
+            tags = [
+                (256, 2),
+                (257, 1),
+                (258, 16),
+                (259, 1),
+                (262, 2),
+                (273, 134),
+                (277, 3),
+                (278, 1),
+                (279, 12),
+            ]
+            entries = [struct.pack(">HHIHH", tag, 3, 1, value, 0) for tag, value in tags]
+            entries[2] = struct.pack(">HHII", 258, 3, 3, 128)
+            data = b"MM\0*\0\0\0\x08" + struct.pack(">H", 9) + b"".join(entries) + bytes(4)
+            data = data.ljust(128, b"\0") + struct.pack(">3H", 16, 16, 16) + values
+        assert pixels(data).tolist() == [[[0, 0x80, 0xFF], [0x12, 0, 0xFF]]]
+
+    @pytest.mark.parametrize(
+        ("form", "told"), [("GIF", 2), ("WEBP", 3), ("PNG", 3), ("AVIF", 3), ("TIFF", 2)]
+    )
+    def test_several_frames_are_told(self, form: str, told: int) -> None:
+        frames = [PilImage.new("RGB", (16, 16), colour) for colour in ("red", "lime", "blue")]
+        if form not in pictures._formats():
+            pytest.skip(f"this Pillow has no {form}")
+        image = loaded(encoded(frames[0], form, save_all=True, append_images=frames[1:]))
+        assert image.pixels is not None and image.pixels[8, 8, 0] > 250 and image.pixels[8, 8, 2] < 5
+        assert image.frames == told
+        kind, word = ("multipage_image", "page") if form == "TIFF" else ("animated_image", "frame")
+        count = 3 if told == 3 else "several"
+        assert list(remarks(image)) == [(kind, f"{form} of {count} {word}s: only the first is looked at")]
+        assert loaded(encoded(frames[0], form)).frames == 1
+
+    def test_a_phone_picture_with_a_preview_is_one_picture(self) -> None:
+        image = loaded(encoded(photo(64, 64), "MPO", save_all=True, append_images=[photo(16, 16)]))
+        assert (image.fault, image.format, image.frames, list(remarks(image))) == (None, "MPO", 1, [])
+
+    @pytest.mark.parametrize("orientation", range(2, 9))
+    @pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
+    def test_orientation_that_only_xmp_tells(self, orientation: int, form: str) -> None:
+        plain = encoded(photo(), form, **({"lossless": True} if form == "WEBP" else {}))
+        if form == "PNG":
+            data = with_chunks(plain, chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp(orientation)))
+        elif form == "TIFF":
+            data = encoded(photo(), form, tiffinfo={700: xmp(orientation)})
+        else:
+            data = encoded(photo(), form, xmp=xmp(orientation), lossless=True)
+        turn = pictures._UPRIGHT[orientation]
+        assert np.array_equal(pixels(data), np.array(PilImage.fromarray(pixels(plain)).transpose(turn)))
+
+    @pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1), (2, 30_000)])
+    def test_long_strips(self, size: tuple[int, int]) -> None:
+        image = loaded(encoded(PilImage.new("RGB", size, "red")), longest_side=100)
+        assert image.pixels is not None
+        assert image.pixels.shape == ((1, 100, 3) if size[0] > size[1] else (100, 1, 3))
+        assert (image.width, image.height) == size
+        assert (image.pixels == [255, 0, 0]).all()
+
+    @pytest.mark.parametrize(
+        ("reference", "form", "told"),
+        [
+            ("a/cat.png", "JPEG", "a/cat.png holds JPEG"),
+            ("cat.JPG", "PNG", "cat.JPG holds PNG"),
+            ("cat.jpeg", "JPEG", None),
+            ("cat.jpg", "MPO", None),
+            ("cat.bmp", "DIB", None),
+            ("cat.pgm", "PPM", None),
+            ("cat", "PNG", None),
+            ("v1.5", "PNG", None),
+            ("data:image/png;base64,iVBO…", "JPEG", None),
+        ],
+    )
+    def test_names_that_say_something_else(self, reference: str, form: str, told: str | None) -> None:
+        image = MediaLoader(Path.cwd(), longest_side=64).load(
+            Media("image", reference, encoded(photo(), form))
+        )
+        assert image.fault is None
+        assert list(remarks(image)) == ([("wrong_extension", told)] if told else [])
+
 
 class TestFaults:
     @pytest.mark.parametrize("form", ["JPEG", "PNG"])
@@ -225,6 +344,145 @@ class TestFaults:
         bomb = b"P6 60000 60000 255\n" + bytes(100)
         assert fault(loaded(bomb)).startswith("too large: ")
 
+    def test_an_enormous_header(self) -> None:
+        png = encoded(photo())
+        head = chunk(b"IHDR", struct.pack(">IIBBBBB", 0x7FFFFFFF, 0x7FFFFFFF, 8, 2, 0, 0, 0))
+        assert fault(loaded(png[:8] + head + png[33:])).startswith("too large: ")
+        wide = chunk(b"IHDR", struct.pack(">IIBBBBB", 13_000, 13_000, 8, 2, 0, 0, 0))
+        assert fault(loaded(png[:8] + wide + png[33:])).startswith("truncated: ")
+        none = chunk(b"IHDR", struct.pack(">IIBBBBB", 0, 10, 8, 2, 0, 0, 0))
+        assert fault(loaded(png[:8] + none + png[33:])).startswith("unreadable: ")
+
+    @pytest.mark.parametrize(
+        ("name", "head"),
+        [(b"zTXt", b"Comment\0\0"), (b"iTXt", b"Comment\0\1\0\0\0"), (b"iCCP", b"profile\0\0")],
+    )
+    def test_text_and_profile_bombs(self, name: bytes, head: bytes) -> None:
+        bomb = zlib.compress(bytes(1 << 26))
+        start = time.perf_counter()
+        image = loaded(with_chunks(encoded(photo()), chunk(name, head + bomb)))
+        assert time.perf_counter() - start < 5
+        assert fault(image) == "unreadable: Decompressed data too large for PngImagePlugin.MAX_TEXT_CHUNK"
+
+    def test_a_jpeg_of_many_scans(self) -> None:
+        # Each scan of 232 bytes is decoded over all the pixels: 30 s for a file of 1.6 MB.
+        data = encoded(PilImage.new("L", (4000, 4000)), "JPEG", progressive=True)
+        at, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+        assert loaded(data, longest_side=64).fault is None
+        told = fault(loaded(data[:end] + data[at:end] * 300 + b"\xff\xd9"))
+        assert told == "too large: 306 scans of 4000 x 4000 pixels"
+
+    def test_a_bitmap_of_run_lengths(self) -> None:
+        # Pillow fills up a row byte by byte in Python: 21 s for these 1084 bytes.
+        head = struct.pack("<IiiHHIIiiII", 40, 178_000_000, 1, 1, 8, 1, 0, 0, 0, 256, 0)
+        bomb = b"BM" + struct.pack("<IHHI", 1084, 0, 0, 1078) + head + bytes(1024) + b"\1\5\0\0\0\1"
+        assert fault(loaded(bomb)) == "too large: 178000000 x 1 pixels, over the limit of 16777216"
+        icon = b"\0\0\1\0\1\0" + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 8, 1 << 22, 22)
+        assert fault(loaded(icon + bomb[14:].ljust(1 << 22, b"\0"))).startswith("too large: an icon of ")
+
+    def test_a_jpeg_2000_of_nothing(self) -> None:
+        # 12 s and 3 GB for 171 bytes.
+        if "JPEG2000" not in pictures._formats():
+            pytest.skip("this Pillow has no JPEG2000")
+        data = bytearray(encoded(photo(64, 64), "JPEG2000", no_jp2=True))
+        at = data.index(b"\xff\x51")
+        for place in (6, 22):
+            struct.pack_into(">II", data, at + place, 13_000, 13_000)
+        assert fault(loaded(bytes(data))) == "too large: 13000 x 13000 pixels, over the limit of 67108864"
+
+    def test_a_tiff_whose_strips_leave_some_of_it_empty(self) -> None:
+        # Of a height given many times over, Pillow takes the first; the strips hold fewer rows, the rest is black.
+        data = bytearray(encoded(photo(40, 30), "TIFF"))
+        entry = data.index(struct.pack("<HHI", 257, 4, 1))
+        struct.pack_into("<II", data, entry + 4, 257, 42)
+        told = fault(loaded(bytes(data)))
+        assert told == "truncated: its strips hold 1200 of 40 x 134 pixels"
+        assert issue_kind(told) == "truncated_image"
+
+    def test_large_strips_are_reduced_in_time(self) -> None:
+        data = encoded(PilImage.new("L", (40, 1_000_000), 200), "TIFF", compression="tiff_deflate")
+        start = time.perf_counter()
+        image = loaded(data, longest_side=96)
+        assert time.perf_counter() - start < 5
+        assert image.pixels is not None and image.pixels.shape == (96, 1, 3)
+        assert (image.pixels == 200).all()
+
+    def test_a_large_canvas_around_a_small_frame(self) -> None:
+        # 10 s before large pictures were reduced ahead of everything else.
+        picture = PilImage.new("P", (20, 20), 1)
+        picture.putpalette([0, 0, 200, 200, 0, 0])
+        picture.putpixel((0, 0), 0)
+        data = bytearray(encoded(picture, "GIF", transparency=0))
+        struct.pack_into("<HH", data, 6, 9000, 9000)
+        start = time.process_time()
+        image = loaded(bytes(data), longest_side=90)
+        assert time.process_time() - start < 5
+        assert image.pixels is not None and image.pixels.shape == (90, 90, 3)
+        assert image.pixels[50, 50].tolist() == [255, 255, 255]
+
+    def test_too_much_time(self, monkeypatch: Any) -> None:
+        monkeypatch.setattr(pictures, "MAX_SECONDS", -1.0)
+        assert fault(loaded(encoded(photo()))).startswith("unreadable: it takes over -1 seconds to decode")
+
+    def test_many_small_chunks_end_in_time(self, monkeypatch: Any) -> None:
+        monkeypatch.setattr(pictures, "MAX_SECONDS", 0.3)
+        start = time.perf_counter()
+        told = fault(loaded(with_chunks(encoded(photo()), chunk(b"vpAg") * 1_000_000)))
+        assert told == "unreadable: it takes over 0.3 seconds to decode, as hostile files do"
+        assert time.perf_counter() - start < 5
+
+    def test_no_memory_costs_only_the_picture_and_may_pass(self, monkeypatch: Any) -> None:
+        plain = PilImage.open
+
+        def scarce(file: Any, *arguments: Any, **options: Any) -> Any:
+            if len(file.getvalue()) > 5000:
+                raise MemoryError
+            return plain(file, *arguments, **options)
+
+        monkeypatch.setattr(PilImage, "open", scarce)
+        small, large = encoded(PilImage.new("RGB", (4, 4))), encoded(photo(400, 400))
+        media = (Media("image", "a", small), Media("image", "b", large), Media("image", "c", small))
+        whole = Sample("a", (), media, {}, Origin("f", 0, 1, 0, 0, ""))
+        (row,) = MediaLoader(Path.cwd(), longest_side=64).load_batch([whole])
+        assert [image.fault for image in row] == [None, "unreadable: no memory was left to decode it", None]
+        assert [image.retry for image in row] == [False, True, False]
+        assert _may_pass(Batch([whole], [row])) and not _may_pass(Batch([whole], [row[:1]]))
+
+    def test_faults_and_notes_become_issues(self) -> None:
+        media = (Media("image", "a.png", encoded(photo(), "JPEG")), Media("image", "b.png", b""))
+        whole = Sample("a", (), media, {}, Origin("f", 7, 8, 0, 0, ""))
+        batch = Batch([whole], MediaLoader(Path.cwd(), longest_side=64).load_batch([whole]))
+        assert [(i.kind, i.severity, i.row, i.line) for i in _media_issues(batch)] == [
+            ("wrong_extension", "note", 7, 8),
+            ("unreadable_image", "error", 7, 8),
+        ]
+
+    @pytest.mark.parametrize(
+        ("data", "told"),
+        [
+            (b"<!DOCTYPE html>\n<html><head><title>404", "an HTML page"),
+            (b"\n<HTML><body>", "an HTML page"),
+            (b'<?xml version="1.0"?><svg xmlns="x">', "vector graphics (SVG), which are not decoded"),
+            (b"<svg>", "vector graphics (SVG), which are not decoded"),
+            (b"<?xml version='1.0'?><Error><Code>AccessDenied", "XML or HTML text"),
+            (b'{"error": "not found"}', "JSON text"),
+            (b"Not Found", "text"),
+            ("Größe".encode(), "text"),
+            (b"%PDF-1.7\n", "a PDF document"),
+            (b"PK\x03\x04", "a zip archive"),
+            (bytes(64), "nothing but zero bytes"),
+            (b"\0\0\0\x18ftypmp42", "mov video or sound"),
+            (b"\xfe\x01\x02", "bytes of an unknown kind (b'\\xfe\\x01\\x02'…)"),
+        ],
+    )
+    def test_what_the_bytes_are(self, data: bytes, told: str) -> None:
+        assert fault(loaded(data)) == f"not an image: no decoder knows its {len(data)} bytes; they are {told}"
+
+    def test_pictures_that_are_not_decoded(self) -> None:
+        heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+        told = "not an image: HEIC pictures are not decoded; convert them to JPEG or PNG"
+        assert fault(loaded(heic)) == told
+
     def test_hostile_bytes_never_raise(self) -> None:
         rng = np.random.default_rng(1)
         for form in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"):
@@ -262,6 +520,9 @@ class TestPlaces:
         (root / "out.png").symlink_to(tmp_path / "secret.png")
         (root / "loop").symlink_to(root / "loop")
         os.mkfifo(root / "pipe")
+        (root / "zero.png").symlink_to("/dev/zero")
+        (root / "a.svg.png").symlink_to(root / "b.svg.png")
+        (root / "b.svg.png").symlink_to(root / "a.svg.png")
         return root
 
     @pytest.mark.parametrize(
@@ -282,6 +543,9 @@ class TestPlaces:
             ("pipe", "unreadable: "),
             ("x" * 5000, "unreadable: "),
             ("loop", "unreadable: "),
+            ("a.svg.png", "unreadable: "),
+            ("zero.png", "outside: "),
+            ("a\ud800b.png", "unreadable: "),
         ],
     )
     def test_refused(self, root: Path, reference: str, word: str) -> None:
@@ -296,6 +560,50 @@ class TestPlaces:
         bold = MediaLoader(root, longest_side=64, allow_outside=True)
         for reference in ("../secret.png", "out.png", str(root.parent / "secret.png")):
             assert bold.load(Media("image", reference)).fault is None
+
+    def test_devices_are_never_read(self, root: Path) -> None:
+        told = fault(MediaLoader(root, longest_side=64, allow_outside=True).load(Media("image", "zero.png")))
+        assert told == "unreadable: zero.png is a folder or a device, not a file"
+
+    def test_a_file_that_became_a_pipe_is_not_waited_for(self, root: Path, monkeypatch: Any) -> None:
+        status = (root / "sub" / "a.png").stat()
+        monkeypatch.setattr(Path, "stat", lambda self, **_: status)
+        told = fault(MediaLoader(root, longest_side=64).load(Media("image", "pipe")))
+        assert told == "unreadable: pipe is a folder or a device, not a file"
+
+    def test_a_file_that_shrinks_while_it_is_read(self, root: Path, monkeypatch: Any) -> None:
+        size = (root / "sub" / "a.png").stat().st_size
+        plain = os.fstat
+
+        def before(descriptor: int) -> os.stat_result:
+            found = list(plain(descriptor))
+            found[6] += 10
+            return os.stat_result(found)
+
+        monkeypatch.setattr(os, "fstat", before)
+        image = MediaLoader(root, longest_side=64).load(Media("image", "sub/a.png"))
+        assert fault(image) == f"unreadable: sub/a.png shrank while it was read: {size} of {size + 10} bytes"
+        assert image.retry
+
+    @pytest.mark.parametrize(
+        ("number", "words", "retry"),
+        [(errno.EACCES, "Permission denied", False), (errno.EMFILE, "Too many open files", True)],
+    )
+    def test_files_that_cannot_be_opened(
+        self, root: Path, number: int, words: str, retry: bool, monkeypatch: Any
+    ) -> None:
+        def refuse(*_: Any) -> int:
+            raise OSError(number, words)
+
+        monkeypatch.setattr(os, "open", refuse)
+        image = MediaLoader(root, longest_side=64).load(Media("image", "sub/a.png"))
+        assert (fault(image), image.retry) == (f"unreadable: sub/a.png: {words}", retry)
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+    def test_files_without_permission(self, root: Path) -> None:
+        (root / "sub" / "a.png").chmod(0)
+        told = fault(MediaLoader(root, longest_side=64).load(Media("image", "sub/a.png")))
+        assert told == "unreadable: sub/a.png: Permission denied"
 
     def test_fingerprints(self, root: Path) -> None:
         loader = MediaLoader(root, longest_side=64)

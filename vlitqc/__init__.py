@@ -4,6 +4,7 @@
 
     import vlitqc
 
+    found = vlitqc.inspect("data.jsonl")          # without any model: .records, .media, .issues, .as_json()
     run = vlitqc.score("data.jsonl")              # a Run: .scores (pandas), .scorecard (dict), .issues
     result = vlitqc.filter(run, drop_below={"matching_degree": "p10"})
     result.decisions                              # one row a record, with every rule that it failed
@@ -16,14 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vlitqc.engine.inspection import inspect
     from vlitqc.engine.run import Run, score
     from vlitqc.filtering.apply import Filtered
 
-__all__ = ["Run", "filter", "score"]
+__all__ = ["Run", "filter", "inspect", "score"]
 
 
 def filter(
-    run: Run | str | Path,
+    run: Run | str | Path | Sequence[str | Path],
     *,
     drop_below: Mapping[str, float | str] | None = None,
     drop_above: Mapping[str, float | str] | None = None,
@@ -35,7 +37,7 @@ def filter(
     """Divide a run's input into kept and dropped records by thresholds.
 
     Args:
-        run: a Run, a run directory, or the file that was scored.
+        run: a Run, a run directory, or the path or paths that were scored.
         drop_below: metric to level, a number or a percentile such as ``"p10"``; strictly lower scores go.
         drop_above: likewise, strictly higher scores go.
         drop_issues: kinds of issue whose records go; ``"error"`` means every issue of that severity.
@@ -68,4 +70,8 @@ def __getattr__(name: str) -> Any:
         from vlitqc.engine import run
 
         return getattr(run, name)
+    if name == "inspect":
+        from vlitqc.engine.inspection import inspect
+
+        return inspect
     raise AttributeError(f"module 'vlitqc' has no attribute '{name}'")

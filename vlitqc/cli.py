@@ -6,6 +6,7 @@ import io
 import json
 import shlex
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ def cli() -> None:
 
 
 @cli.command(epilog=EXIT_CODES)
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--profile", default="lite", show_default=True, metavar="NAME|FILE", help="Which model each metric uses."
 )
@@ -72,6 +73,13 @@ def cli() -> None:
     help="Folder that image paths start from. [found from the records]",
 )
 @click.option("--format", "format_", metavar="NAME", help="Input format. [detected]")
+@click.option(
+    "--map",
+    "map_",
+    multiple=True,
+    metavar="OURS=THEIRS",
+    help="What the data calls a field, such as response=target or image=meta.path; may be repeated.",
+)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N records.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory. [PATH.vlitqc beside the input]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -113,30 +121,38 @@ def cli() -> None:
     help="At most N calls to each judge; what is left is null, and asked by the next run.",
 )
 @click.option("--allow-outside", is_flag=True, help="Let image paths leave the image root.")
+@click.option(
+    "--allow-remote",
+    is_flag=True,
+    help="Fetch pictures with http and https URLs into the run directory; never from private addresses.",
+)
 @click.option("--strict", is_flag=True, help="Exit 4 if any sample was not fully scored.")
 @click.option("--max-errors", metavar="N|P%", help="Exit 4 if more records than this have errors.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scorecard as JSON.")
 def score(
-    path: Path,
+    paths: Sequence[Path],
     metrics: str | None,
     strict: bool,
     max_errors: str | None,
     quiet: bool,
     as_json: bool,
     format_: str | None,
+    map_: Sequence[str],
     judge_url: str | None,
     judge_model: str | None,
     **options: Any,
 ) -> None:
     """Score a data set and write its run directory: scores, issues, scorecard, page.
 
-    The same command again takes up an interrupted run; finished shards are not computed twice.
+    PATH is a file, a folder or a quoted glob pattern; several are read one after another as one data set. The
+    same command again takes up an interrupted run; finished shards are not computed twice.
 
     \b
     Examples:
       vlitqc score data.jsonl
       vlitqc score data.json --image-root images --out runs/first
+      vlitqc score shards/*.parquet --map response=target
       vlitqc score data.jsonl --metrics text_readability,matching_degree --limit 500
       vlitqc score data.jsonl --json > scorecard.json
       vlitqc score data.jsonl --lm smollm2
@@ -148,6 +164,7 @@ def score(
     from vlitqc import console
     from vlitqc.engine import run as engine
     from vlitqc.engine import scorecard
+    from vlitqc.formats.names import Names
 
     names = [name.strip() for name in metrics.split(",") if name.strip()] if metrics is not None else None
     if names == []:
@@ -162,9 +179,10 @@ def score(
 
     with console.progress(_console(stderr=True), quiet=quiet or as_json) as shown:
         finished = engine.score(
-            path,
+            paths if len(paths) > 1 else paths[0],
             metrics=names,
             format=format_,
+            map=Names.parse(map_).fields,
             command=shlex.join(["vlitqc", *sys.argv[1:]]),
             progress=shown,
             judge=judge,
@@ -201,7 +219,7 @@ def score(
 
 
 @cli.command(name="filter", epilog=EXIT_CODES)
-@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.argument("run", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--drop-below",
     multiple=True,
@@ -222,7 +240,7 @@ def score(
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def filter_(
-    run: Path | None,
+    run: Sequence[Path],
     drop_below: Sequence[str],
     drop_above: Sequence[str],
     drop_issue: Sequence[str],
@@ -233,7 +251,7 @@ def filter_(
 ) -> None:
     """Divide a scored data set into kept and dropped records, each byte for byte as it was.
 
-    RUN is a run directory or the file that was scored; by default the latest run in this folder. A record
+    RUN is a run directory or the paths that were scored; by default the latest run in this folder. A record
     without a score is not dropped by a threshold on it; an unreadable record goes to a file of its own.
 
     \b
@@ -247,7 +265,7 @@ def filter_(
     from vlitqc.filtering.apply import filter_run
     from vlitqc.filtering.rules import HasIssue, Rule, Threshold, floors
 
-    opened = Run.open(_run_directory(run))
+    opened = Run.open(run if len(run) > 1 else _run_directory(run[0] if run else None))
     rules: list[Rule] = []
     if RECOMMENDED in drop_below:
         rules += floors(opened.metrics())
@@ -298,6 +316,83 @@ def report(run: Path | None, out: Path | None, form: str) -> None:
     from vlitqc.engine.run import Run
 
     click.echo(console.visible(Run.open(_run_directory(run)).report(out, form=form)))
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH…")
+@click.option("--format", "format_", metavar="NAME", help="Input format. [detected]")
+@click.option(
+    "--map", "map_", multiple=True, metavar="OURS=THEIRS", help="What a field is called in the data."
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N records.")
+@click.option(
+    "--image-root",
+    type=click.Path(path_type=Path),
+    help="Folder that media paths start from. [found from the records]",
+)
+@click.option("--no-media", is_flag=True, help="Count the media, but open none.")
+@click.option("--allow-outside", is_flag=True, help="Let media paths leave the image root.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def inspect(
+    paths: Sequence[Path],
+    format_: str | None,
+    map_: Sequence[str],
+    limit: int | None,
+    image_root: Path | None,
+    no_media: bool,
+    allow_outside: bool,
+    as_json: bool,
+) -> None:
+    """Say what a data set holds and every fault in it, without any model.
+
+    PATH is a file, a folder, or a pattern; several are read one after another. Media are opened, URLs are not
+    fetched, and nothing is written.
+
+    \b
+    Examples:
+      vlitqc inspect data.jsonl
+      vlitqc inspect shards/ --no-media
+      vlitqc inspect pairs.csv --map image=photo --map caption=alt
+      vlitqc inspect data.jsonl --json > inspection.json
+    """
+    from vlitqc import console
+    from vlitqc.engine import inspection
+    from vlitqc.formats.names import Names
+
+    with console.progress(_console(stderr=True), quiet=as_json) as shown:
+        if shown:
+            shown.stage("reading")
+        found = inspection.inspect(
+            paths,
+            format=format_,
+            map=Names.parse(map_).fields,
+            limit=limit,
+            image_root=image_root,
+            media=not no_media,
+            allow_outside=allow_outside,
+            progress=shown,
+        )
+    out, page = _console(), found.as_json()
+    if as_json:
+        _print_json(page)
+    else:
+        out.print(console.inspection(page))
+        out.print()
+        for sentence in console.advice(page):
+            out.print(f"hint  {sentence}", style="yellow", soft_wrap=True)
+    if not found.readable:
+        if not found.records:
+            raise InputError(f"{found.path} holds no records")
+        raise InputError(f"no record can be read, of {found.records:,}; the issues say why")
+    if not as_json:
+        told = [("--format", format_), *(("--map", text) for text in map_), ("--image-root", image_root)]
+        options = [str(part) for name, value in told if value is not None for part in (name, value)]
+        options += ["--allow-outside"] * allow_outside
+        command = shlex.join(["vlitqc", "score", *(str(path) for path in paths), *options])
+        out.print(f"next  [bold]{console.clean(command)}[/bold]", soft_wrap=True)
+        if found.with_errors:
+            told_of = f"{found.with_errors:,} record{'s' * (found.with_errors != 1)} with errors"
+            out.print(f"then  vlitqc filter --drop-issue error  to drop {told_of}", soft_wrap=True)
 
 
 @cli.command()
@@ -522,3 +617,8 @@ def main() -> None:
 
         _console(stderr=True).print(f"[red]error:[/red] {clean(error)}", soft_wrap=True)
         sys.exit(InputError.exit_code)
+    except Exception:  # noqa: BLE001 - a defect of ours; its traceback may quote the data
+        from vlitqc.console import visible
+
+        click.echo("\n".join(map(visible, traceback.format_exc().splitlines())), err=True)
+        sys.exit(1)

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console, Group
 from rich.filesize import decimal
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -26,13 +27,18 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+"""Categories of the characters that steer a terminal, or the eye, and are not seen themselves."""
+
 VERDICT_STYLE = {"good": "bold green", "fair": "bold yellow", "poor": "bold red"}
 SEVERITY_STYLE = {"error": "red", "warning": "yellow", "note": "dim"}
+LONGEST_DETAIL = 400
+LONGEST_ID = 40
 
 
 def visible(text: object) -> str:
-    """Text of unknown origin, safe for a terminal: control and bidi characters shown as U+FFFD."""
-    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in str(text))
+    """Text of unknown origin, safe for a terminal: control and bidi characters and line breaks shown as U+FFFD."""
+    return "".join("\ufffd" if unicodedata.category(c) in HIDDEN else c for c in str(text))
 
 
 def clean(text: object) -> str:
@@ -77,9 +83,10 @@ class RunProgress:
         self._progress = progress
         self._task = progress.add_task("scoring", total=None, records=0)
 
-    def records(self, done: int, bytes_done: int, bytes_total: int) -> None:
-        """``done`` records are finished."""
-        self._progress.update(self._task, completed=bytes_done, total=bytes_total, records=done)
+    def records(self, done: int, share: float | None) -> None:
+        """``done`` records are finished, and this share of the input; None where nobody knows."""
+        total = None if share is None else 1.0
+        self._progress.update(self._task, completed=share or 0.0, total=total, records=done)
 
     def stage(self, name: str) -> None:
         """A stage after the last record has begun."""
@@ -205,3 +212,147 @@ def rows(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> Table:
     for line in lines:
         table.add_row(*(f"{cell:,}" if isinstance(cell, int) else clean(cell) for cell in line))
     return table
+
+
+# ---------------------------------------------------------------- vlitqc inspect
+
+
+def inspection(found: Mapping[str, Any]) -> Group:
+    """What ``vlitqc inspect`` found: the input, its shape, its media, its issues."""
+    parts: list[Any] = [_overview(found)]
+    if found["readable"]:
+        parts += ["", _shape(found)]
+    if found["media"]:
+        parts += ["", _media(found["media"])]
+        if found["image_root"]:
+            parts.append(Text(f"looked for in {visible(found['image_root'])}", style="dim"))
+        else:
+            parts.append(Text("not looked at", style="dim"))
+    parts.append("")
+    if not found["issues"]:
+        parts.append(Text("no issue found", style="green"))
+    width = max((len(visible(issue["kind"])) for issue in found["issues"]), default=0)
+    for issue in found["issues"]:
+        parts += _issue(issue, width, Path(found["path"]))
+    return Group(*parts)
+
+
+def advice(found: Mapping[str, Any]) -> Iterator[str]:
+    """What would make more of the input usable, in sentences."""
+    media = found["media"].values()
+    local = sum(counts["local"] for counts in media)
+    if 2 * sum(counts["missing"] for counts in media) > local:
+        yield "most of the media are missing: name the folder that their paths start from with --image-root DIR"
+    if any(counts["outside"] for counts in media):
+        yield "media paths leave the image root: name a folder above all of them with --image-root DIR"
+    details = [example["detail"] for issue in found["issues"] for example in issue["examples"]]
+    unnamed = any("no conversation found" in told for told in details)
+    if unnamed and 2 * found["unreadable"] > found["records"]:
+        yield "most records hold no conversation under a known name: tell the names with --map OURS=THEIRS"
+
+
+def _overview(found: Mapping[str, Any]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    packed = f" in {' in '.join(reversed(found['layers']))}" if found["layers"] else ""
+    files = f"{found['files']:,} file{'s' * (found['files'] != 1)}"
+    table.add_row("input", Text(visible(found["path"]), style="bold"))
+    table.add_row("format", visible(f"{found['format']}{packed}, {files}, {size(found['bytes'])}"))
+    records = Text(f"{found['records']:,}" + (" (the first)" if found["limit"] else ""))
+    if found["unreadable"]:
+        records.append(f", {found['unreadable']:,} unreadable", style=SEVERITY_STYLE["error"])
+        records.append(f" ({_percent(found['unreadable'] / found['records'])})")
+    elif found["records"]:
+        records.append(", all readable", style="green")
+    table.add_row("records", records)
+    for label, counts in (("dialects", found["dialects"]), ("left aside", found["others"])):
+        if counts:
+            table.add_row(label, _counted(counts))
+    for note in found["notes"]:
+        table.add_row("note", Text(visible(note), style=SEVERITY_STYLE["warning"]))
+    return table
+
+
+def _shape(found: Mapping[str, Any]) -> Table:
+    table = _numbers("shape", ("min", "5%", "median", "95%", "max"))
+    for label, name in (
+        ("turns a record", "turns"),
+        ("words an instruction", "instruction_words"),
+        ("words a response", "response_words"),
+    ):
+        table.add_row(label, *(f"{value:,}" for value in found[name].values()))
+    return table
+
+
+def _media(media: Mapping[str, Mapping[str, Any]]) -> Table:
+    columns = ("references", "local", "embedded", "remote", "readable", "missing", "broken", "outside")
+    shown = [name for name in columns if name == "references" or any(m[name] for m in media.values())]
+    table = _numbers("media", shown)
+    if any(counts["formats"] for counts in media.values()):
+        table.add_column("formats", overflow="fold")
+    for kind, counts in media.items():
+        cells = [
+            Text(f"{counts[name]:,}", style="red" if name in columns[5:] and counts[name] else "")
+            for name in shown
+        ]
+        lasts = f"{counts['seconds']:,.0f} s" if counts["seconds"] else ""
+        formats = ", ".join(filter(None, (_counted(counts["formats"]), lasts)))
+        table.add_row(kind, *cells, *([formats] if len(table.columns) > len(cells) + 1 else ()))
+    return table
+
+
+def _numbers(first: str, others: Sequence[str]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column(first, style="cyan", no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _issue(issue: Mapping[str, Any], width: int, base: Path) -> Iterator[Any]:
+    """A line for the kind, then one for each example; what is told of several is told once."""
+    style = SEVERITY_STYLE[issue["severity"]]
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append(f"{issue['severity']:<8}", style=style)
+    line.append(f" {visible(issue['kind']):<{width}}", style="bold")
+    line.append(f" {issue['records']:>10,} record{'s' if issue['records'] != 1 else ' '}")
+    line.append(f" {_percent(issue['share']):>6}")
+    if issue["n"] != issue["records"]:
+        line.append(f"  ({issue['n']:,} in all)", style="dim")
+    yield line
+    told: dict[str, list[str]] = {}
+    for example in issue["examples"]:
+        detail = example["detail"].removeprefix(f"{example['file']} ")
+        told.setdefault(detail, []).append(_place(example, base))
+    for detail, places in told.items():
+        text = Text(", ".join(places), style="cyan")
+        text.append("\n" if len(places) > 1 else "  ")
+        text.append(_cut(visible(detail), LONGEST_DETAIL), "dim" if style == "dim" else "default")
+        yield Padding(text, (0, 0, 0, 9), expand=False)
+
+
+def _place(example: Mapping[str, Any], base: Path) -> str:
+    """The file, where it is not the only one, the line and the id; a line of 0 stands for the whole file."""
+    file, base = Path(example["file"]), base.absolute()
+    place = f"{file.relative_to(base) if file.is_relative_to(base) else file.name}:{example['line']}"
+    if not example["line"]:
+        return visible(place.removesuffix(":0"))
+    if file.absolute() == base:
+        place = f"line {example['line']}"
+    given = example["id"] and not example["id"].endswith(f":{example['row']}")
+    return visible(f"{place} (id {_cut(example['id'], LONGEST_ID)})" if given else place)
+
+
+def _counted(counts: Mapping[str, int], most: int = 8) -> str:
+    ranked = sorted(counts.items(), key=lambda item: -item[1])
+    told = [f"{visible(name) or 'no ending'} {n:,}" for name, n in ranked[:most]]
+    return ", ".join([*told, f"{len(counts) - most:,} more"] if len(counts) > most else told)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 or not share else "<0.1%"
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

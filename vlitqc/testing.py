@@ -446,12 +446,15 @@ def _arrangements(batch: Batch) -> Iterator[tuple[str, list[list[int]]]]:
 
 
 def _take(batch: Batch, indices: Sequence[int]) -> Batch:
-    return Batch([batch.samples[i] for i in indices], [batch.images[i] for i in indices])
+    def taken(rows: Sequence[T]) -> list[T]:
+        return [rows[i] for i in indices]
+
+    return Batch(taken(batch.samples), taken(batch.images), taken(batch.clips))
 
 
 def _fresh(batch: Batch) -> Batch:
     # A memo of its own, so that an answer is computed and not remembered.
-    return Batch(batch.samples, batch.images)
+    return Batch(batch.samples, batch.images, batch.clips)
 
 
 def _scores(metric: SampleMetric, batch: Batch) -> list[Score]:

@@ -72,12 +72,14 @@ class Media:
     """A reference to a picture, video or sound, not yet opened.
 
     ``reference`` is the text in the record (a path, a URL, or ``data:…`` shortened); ``data`` holds the
-    bytes where the record itself carries them.
+    bytes where the record itself carries them. ``frames`` are the references of a video's pictures where the
+    record lists those instead of a file; ``reference`` is then the first.
     """
 
     kind: Literal["image", "video", "audio"]
     reference: str
     data: bytes | None = field(default=None, repr=False)
+    frames: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,10 @@ class Issue:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One conversation: turns, media, everything else in the record (``meta``), and its origin."""
+    """One conversation: turns, media, everything else in the record (``meta``), and its origin.
+
+    ``dialect`` is the field's name of the way in which the record was written, such as ``llava`` or ``alpaca``.
+    """
 
     id: str
     turns: tuple[Turn, ...]
@@ -122,11 +127,17 @@ class Sample:
     meta: Mapping[str, Any]
     origin: Origin
     issues: tuple[Issue, ...] = ()
+    dialect: str = ""
 
     @property
     def images(self) -> tuple[Media, ...]:
         """The media that are pictures."""
         return tuple(m for m in self.media if m.kind == "image")
+
+    @property
+    def clips(self) -> tuple[Media, ...]:
+        """The media that are videos or sounds."""
+        return tuple(m for m in self.media if m.kind != "image")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +152,7 @@ class Unreadable:
 Record = Sample | Unreadable
 
 
-# ---------------------------------------------------------------- pictures
+# ---------------------------------------------------------------- pictures, videos, sounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +161,9 @@ class Image:
 
     Exactly one of ``pixels`` and ``fault`` is set. ``width`` and ``height`` are those of the file, upright,
     before any reduction; ``pixels`` may be smaller. ``sha256`` is over the file's bytes ("" if unread).
+    ``frames`` counts the frames or pages of the file, of which ``pixels`` are the first; for GIF and TIFF, which
+    tell their number only by reading them all, 2 stands for several. ``retry`` tells a fault that may pass (no
+    memory, a file that was being written) from one that stays.
     """
 
     reference: str
@@ -160,6 +174,40 @@ class Image:
     height: int = 0
     format: str = ""
     n_bytes: int = 0
+    frames: int = 1
+    retry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """What the header of a video or sound says, or the reason why it cannot be had.
+
+    Exactly one of ``fault`` and ``format`` (the container: ``mov``, ``wav``, …; ``frames`` for a video that comes
+    as pictures) is set. ``seconds`` is None where the header does not say how long it lasts. ``width``, ``height``,
+    ``fps`` and ``frames`` are of videos, ``sample_rate`` (in hertz) and ``channels`` of sounds; 0: not told.
+    ``sha256`` is over the bytes where the record carries them, else "": files are not read to their end.
+    ``retry`` as of ``Image``.
+    """
+
+    kind: Literal["video", "audio"]
+    reference: str
+    fault: str | None
+    format: str = ""
+    codec: str = ""
+    seconds: float | None = None
+    frames: int = 0
+    width: int = 0
+    height: int = 0
+    fps: float = 0.0
+    sample_rate: int = 0
+    channels: int = 0
+    n_bytes: int = 0
+    sha256: str = ""
+    retry: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.fault is None) == (not self.format):
+            raise ValueError("a Clip has either a format or a fault, and not both")
 
 
 # ---------------------------------------------------------------- scores
@@ -302,14 +350,22 @@ class Features:
 class Batch:
     """Samples with their pictures, decoded once, and a memo so that no feature is computed twice.
 
-    ``images[i][j]`` is picture ``j`` of ``samples[i]``.
+    ``images[i][j]`` is picture ``j`` of ``samples[i]``, and ``clips[i][j]`` its video or sound ``j``. Without
+    ``clips``, none were looked at.
     """
 
-    def __init__(self, samples: Sequence[Sample], images: Sequence[Sequence[Image]]) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        images: Sequence[Sequence[Image]],
+        clips: Sequence[Sequence[Clip]] | None = None,
+    ) -> None:
         self.samples = tuple(samples)
         self.images = tuple(tuple(row) for row in images)
-        if len(self.images) != len(self.samples):
-            raise ValueError(f"{len(self.samples)} samples but {len(self.images)} rows of pictures")
+        self.clips = tuple(tuple(row) for row in clips) if clips is not None else ((),) * len(self.samples)
+        for rows, what in ((self.images, "pictures"), (self.clips, "clips")):
+            if len(rows) != len(self.samples):
+                raise ValueError(f"{len(self.samples)} samples but {len(rows)} rows of {what}")
         self._memo: dict[Hashable, Any] = {}
 
     def __len__(self) -> int:
@@ -331,7 +387,7 @@ class Batch:
 
     def part(self, i: int) -> Batch:
         """The batch of sample ``i`` alone, with a memo of its own."""
-        return Batch(self.samples[i : i + 1], self.images[i : i + 1])
+        return Batch(self.samples[i : i + 1], self.images[i : i + 1], self.clips[i : i + 1])
 
 
 class FeatureStore(Protocol):

@@ -18,12 +18,14 @@ from vlitqc.types import (
     MetricSpec,
     Principle,
 )
-from vlitqc_metrics._algorithms.texts import instructions, responses, turn_likelihoods
+from vlitqc_metrics._algorithms.languages import turn_languages
+from vlitqc_metrics._algorithms.texts import instructions, responses
 
 MEDIA = ("image", "video", "audio")
 SMALL = (224, 336)
 """Input sides of common vision towers: a smaller picture is blown up."""
 TINY_SIDE = 64
+TIMED = ("video", "audio")
 QUANTILES = (5, 25, 50, 75, 95)
 
 
@@ -40,7 +42,7 @@ def quantiles(values: NDArray[Any]) -> dict[str, float]:
 
 
 class Composition:
-    """The share of text-only samples in percent; details: turns, pictures, media, languages, sizes, lengths.
+    """The share of text-only samples in percent; details: turns, media, languages, sizes, durations, lengths.
 
     A picture whose shorter side is under 64 pixels is noted as an issue of kind ``small_image``.
     """
@@ -50,12 +52,12 @@ class Composition:
         title="Text-only share",
         principle=Principle.BEYOND,
         level="dataset",
-        summary="What the data set is made of: turns, pictures, media, languages, resolutions and lengths.",
+        summary="What the data set is made of: turns, media, languages, resolutions, durations and lengths.",
         unit="% of samples",
         bounds=(0.0, 100.0),
         higher_is_better=None,
         reduction="share of samples without media",
-        version="1",
+        version="2",
         source="vlitqc",
     )
 
@@ -63,7 +65,7 @@ class Composition:
         self.language_model = language_model
 
     def features(self, batch: Batch) -> dict[str, Features]:
-        """Counts by sample and turn, picture sizes, languages."""
+        """Counts by sample and turn, picture sizes, durations of videos and sounds, languages."""
         every = np.arange(len(batch), dtype=np.int64)
         shape = [
             [len(sample.turns), *(sum(m.kind == kind for m in sample.media) for kind in MEDIA)]
@@ -78,6 +80,12 @@ class Composition:
             for image in images
             if image.fault is None
         ]
+        durations = [
+            (i, TIMED.index(clip.kind), clip.seconds)
+            for i, clips in enumerate(batch.clips)
+            for clip in clips
+            if clip.seconds is not None
+        ]
         found = {
             "shape": Features(np.array(shape, np.float32).reshape(-1, 4), every),
             "lengths": Features(np.array(lengths, np.float32).reshape(-1, 2), turn),
@@ -85,13 +93,13 @@ class Composition:
                 np.array([size[1:] for size in sizes], np.float32).reshape(-1, 2),
                 np.array([size[0] for size in sizes], np.int64),
             ),
+            "durations": Features(
+                np.array([told[1:] for told in durations], np.float32).reshape(-1, 2),
+                np.array([told[0] for told in durations], np.int64),
+            ),
         }
         if self.language_model is not None:
-            turns = turn_likelihoods(batch, self.language_model)
-            # A response of one or two words passes for English; the instruction then speaks for the turn.
-            languages = [
-                r.language if r.value is not None or r.language != "en" else i.language for i, r in turns
-            ]
+            languages = [said for _, said in turn_languages(batch, self.language_model)]
             found["languages"] = Features(languages, turn)
         return found
 
@@ -117,6 +125,16 @@ class Composition:
                 "quantiles": quantiles(shorter),
                 **{f"share_below_{side}": float((shorter < side).mean()) for side in SMALL},
             }
+        durations, _ = store.vectors("durations")
+        told = np.asarray(durations).reshape(-1, 2)
+        for kind, name in enumerate(TIMED):
+            seconds = told[told[:, 0] == kind, 1]
+            if len(seconds):
+                details[f"{name}_durations"] = {
+                    "n": len(seconds),
+                    "hours": float(np.sum(seconds, dtype=np.float64)) / 3600,
+                    "seconds": quantiles(seconds),
+                }
         if self.language_model is not None:
             languages, _ = store.strings("languages")
             details["languages"] = dict(sorted(Counter(languages).items(), key=lambda kv: (-kv[1], kv[0])))

@@ -33,7 +33,7 @@ class Correctness:
         higher_is_better=True,
         reduction="most frequent of K votes, or P(correct); 100 × mean over the turns with a verdict; "
         "mean over samples",
-        version="3",
+        version="4",
         source="section 4.2.3 of the paper",
         parts=PARTS,
         image_side=672,

@@ -159,7 +159,7 @@ class Duplicates:
         bounds=(0.0, 100.0),
         higher_is_better=False,
         reduction="every member of a group of duplicates beyond the first counts",
-        version="1",
+        version="2",
         source="vlitqc; Abbas et al. 2023 (SemDeDup) for duplicates by embedding",
         columns=("duplicate_group", "duplicate_kind"),
         image_side=512,

@@ -81,7 +81,7 @@ class IFD:
         bounds=(0.0, math.inf),
         higher_is_better=None,
         reduction="mean over turns; mean over samples",
-        version="1",
+        version="2",
         source="Cherry LLM: Li et al. 2023 (arXiv 2308.12032); Superfiltering: Li et al. 2024 (arXiv 2402.00530)",
         parts=("ppl_response", "ppl_conditional"),
     )

@@ -25,7 +25,7 @@ class ImageReadability:
         bounds=(0.0, 1.0),
         higher_is_better=True,
         reduction="mean over a sample's pictures; mean over samples",
-        version="2",
+        version="3",
         source="classical no-reference quality in the place of MANIQA (Yang et al. 2022); section 4.2.3 of the paper",
         parts=("worst",),
         image_side=2048,

@@ -47,7 +47,7 @@ class InstructionComplexity:
         higher_is_better=True,
         reduction="most frequent of K votes, or the expected level; mean over the turns with a level; "
         "mean over samples",
-        version="3",
+        version="4",
         source="section 4.2.3 of the paper",
         parts=PARTS,
         notes=NOTES,

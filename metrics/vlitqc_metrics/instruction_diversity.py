@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from vlitqc.analysis.bootstrap import REPLICATES, percentile_interval
-from vlitqc.types import Batch, DatasetScore, Features, FeatureStore, MetricSpec, Principle, Tagger
+from vlitqc.types import (
+    Batch,
+    DatasetScore,
+    Features,
+    FeatureStore,
+    LanguageModel,
+    MetricSpec,
+    Principle,
+    Tagger,
+)
 from vlitqc_metrics._algorithms.ego_splitting import co_occurrence_edges, ego_splitting
 from vlitqc_metrics._algorithms.tasks import TaskMetric, stored_tasks, tag_tasks
 from vlitqc_metrics._algorithms.texts import instructions
@@ -55,7 +65,7 @@ class InstructionDiversity(TaskMetric):
         bounds=(0.0, float("inf")),
         higher_is_better=True,
         reduction="clusters of the words of a task's instructions; mean over tasks",
-        version="1",
+        version="2",
         source="section 4.2.3 of the paper; Ego-Splitting: Epasto et al., KDD 2017",
     )
 
@@ -65,24 +75,26 @@ class InstructionDiversity(TaskMetric):
         *,
         min_words: int = 3,
         global_step: Literal["components", "louvain"] = "components",
+        language_model: LanguageModel | None = None,
+        languages: Sequence[str] = ("en",),
     ) -> None:
-        super().__init__(tagger)
+        super().__init__(tagger, language_model=language_model, languages=languages)
         self.min_words = min_words
         self.global_step = global_step
 
     def features(self, batch: Batch) -> dict[str, Features]:
         """The tagger's proposal and the text of every turn's instruction."""
-        return {**tag_tasks(batch, self.tagger), TEXTS: Features(*instructions(batch))}
+        return {**tag_tasks(batch, self.tagger, self.known), TEXTS: Features(*instructions(batch))}
 
     def resolve(self, store: FeatureStore) -> DatasetScore:
         """Clusters per task, averaged."""
-        stored = stored_tasks(store, self.tagger)
+        stored = stored_tasks(store, self.tagger, self.known)
         _, index = stored.known()
         texts, _ = store.strings(TEXTS)
         by_task: dict[str, list[str]] = defaultdict(list)
-        for tag, text in zip(stored.tags, texts, strict=True):
+        for tag, turn in zip(stored.tags, stored.turns, strict=True):
             if tag.task is not None:
-                by_task[tag.task].append(text)
+                by_task[tag.task].append(texts[turn])
         if not by_task:
             return DatasetScore(reason=stored.why_none(), n_total=store.n_samples)
         clusters = {
@@ -101,5 +113,6 @@ class InstructionDiversity(TaskMetric):
             details={
                 "clusters": {task: len(found) for task, found in clusters.items()},
                 "examples": {task: [words[:8] for words in found[:3]] for task, found in clusters.items()},
+                **stored.left_out.details(),
             },
         )

@@ -114,7 +114,7 @@ class MatchingPercentile:
         bounds=(0.0, 100.0),
         higher_is_better=True,
         reduction="largest over the sample's pictures; mean over responses; mean over samples",
-        version="2",
+        version="3",
         source="this project; companion of matching_degree",
         columns=("matching_percentile",),
         # Models look at some 224 px of the shorter side, which a long picture has only at full size.
@@ -133,10 +133,11 @@ class MatchingPercentile:
         self.known = KnownLanguages(language_model, languages)
 
     def features(self, batch: Batch) -> Mapping[str, Features]:
-        """Response vectors, picture vectors and the pictures' content hashes."""
+        """Response vectors, picture vectors, the pictures' content hashes and the responses' languages."""
         return {
             self._responses: join(match_vectors(batch, self.model, self.known)),
             **picture_features(batch, self.model),
+            **self.known.features(batch, "response", spoken=True),
         }
 
     def resolve(self, store: FeatureStore) -> DatasetScore:
@@ -145,10 +146,10 @@ class MatchingPercentile:
         responses, response_sample = store.vectors(self._responses)
         vectors, picture_sample = store.vectors(picture_feature(self.model))
         hashes, _ = store.strings(picture_hash_feature(self.model))
+        left_out = self.known.left_out(store, "response")
+        none = "no sample has both a readable image and a response"
         if not len(responses) or not len(vectors):
-            return DatasetScore(
-                reason=f"no sample has both a readable image and a {self._response}", n_total=n
-            )
+            return DatasetScore(reason=none if len(responses) else left_out.reason(none), n_total=n)
         first: dict[str, int] = {}
         picture_of = [first.setdefault(sha256, row) for row, sha256 in enumerate(hashes)]
         if len(first) - 1 < FEWEST_OTHERS:
@@ -170,9 +171,7 @@ class MatchingPercentile:
         )
         scored = values[np.isfinite(values)]
         if not len(scored):
-            return DatasetScore(
-                reason=f"no sample has both a readable image and a {self._response}", n_total=n
-            )
+            return DatasetScore(reason=left_out.missing(none), n_total=n)
         return DatasetScore(
             value=float(scored.mean()),
             interval=bootstrap_mean(scored, seed=store.seed),
@@ -182,15 +181,11 @@ class MatchingPercentile:
                 "n_others": min(self.n_others, len(first) - 1),
                 "n_distinct_images": len(first),
                 "share_below_50": float((scored < 50).mean()),
+                **left_out.details(),
             },
             columns={self.spec.name: [float(v) if np.isfinite(v) else None for v in values]},
-            missing=f"no readable picture or no {self._response}",
+            missing=left_out.missing("no readable picture or no response"),
         )
-
-    @property
-    def _response(self) -> str:
-        known = self.known
-        return "response" + (f" in {' or '.join(known.codes)}" if known.detector is not None else "")
 
     @property
     def _responses(self) -> str:

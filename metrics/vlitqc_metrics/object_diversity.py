@@ -25,7 +25,7 @@ class ObjectDiversity:
         bounds=(0.0, float("inf")),
         higher_is_better=True,
         reduction="distinct categories over a sample's pictures; mean over samples",
-        version="3",
+        version="4",
         source="section 4.2.3 of the paper (YOLO-World; Cheng et al. 2024)",
         parts=("instances",),
         notes=("boxes",),

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
-from vlitqc.types import Batch, DatasetScore, Features, FeatureStore, MetricSpec, Principle, TextEncoder
+from vlitqc.types import (
+    Batch,
+    DatasetScore,
+    Features,
+    FeatureStore,
+    LanguageModel,
+    MetricSpec,
+    Principle,
+    TextEncoder,
+)
 from vlitqc_metrics._algorithms.batch_embeddings import response_feature, response_features
 from vlitqc_metrics._algorithms.cluster_summary import (
     UNLABELLED,
@@ -17,6 +27,7 @@ from vlitqc_metrics._algorithms.cluster_summary import (
     label_of_first,
     summarise,
 )
+from vlitqc_metrics._algorithms.languages import KnownLanguages
 
 
 class ResponseDiversity:
@@ -28,6 +39,9 @@ class ResponseDiversity:
     captions of like content join. From 0.35 on, chains swallow a fifth of a mixed set of captions into one
     cluster, from 0.45 on most of it, and the count falls. The paper does not print its own eps and
     min_samples; another encoder needs other ones.
+
+    With a ``language_model`` a response whose language is none of ``languages`` is left out: an encoder of English
+    puts all texts of another language near each other. Without one every response is taken for one of them.
     """
 
     spec: ClassVar[MetricSpec] = MetricSpec(
@@ -40,29 +54,42 @@ class ResponseDiversity:
         bounds=(0.0, math.inf),
         higher_is_better=True,
         reduction="all responses of the data set are clustered together",
-        version="1",
+        version="2",
         source="VLIT review (TMLR 2024), section 4.1; Ester et al. 1996 (DBSCAN)",
         columns=("response_cluster",),
     )
 
     def __init__(
-        self, encoder: TextEncoder, eps: float = 0.25, min_samples: int = 3, max_items: int = 200_000
+        self,
+        encoder: TextEncoder,
+        eps: float = 0.25,
+        min_samples: int = 3,
+        max_items: int = 200_000,
+        language_model: LanguageModel | None = None,
+        languages: Sequence[str] = ("en",),
     ) -> None:
         self.encoder = encoder
+        self.known = KnownLanguages(language_model, languages)
         self.density = Density(eps, min_samples, max_items)
 
     def features(self, batch: Batch) -> Mapping[str, Features]:
-        """One unit vector of every non-empty response."""
-        return response_features(batch, self.encoder)
+        """One unit vector of every non-empty response, and its language."""
+        return {
+            **response_features(batch, self.encoder),
+            **self.known.features(batch, "response", spoken=True),
+        }
 
     def resolve(self, store: FeatureStore) -> DatasetScore:
         """Clusters the responses; the column holds the cluster of each sample's first response."""
         rows, sample_of = store.vectors(response_feature(self.encoder))
         n = store.n_samples
+        left_out = self.known.left_out(store, "response", sample_of)
+        if left_out.codes:
+            rows, sample_of = rows[~left_out.rows], sample_of[~left_out.rows]
         if not len(rows):
-            return DatasetScore(reason="no response text", n_total=n)
+            return DatasetScore(reason=left_out.reason("no response text"), n_total=n)
         found = cluster(rows, self.density, seed=store.seed)
-        return summarise(
+        score = summarise(
             found,
             sample_of,
             self.density,
@@ -72,5 +99,6 @@ class ResponseDiversity:
             seed=store.seed,
             items="responses",
             columns={"response_cluster": label_of_first(found.labels, sample_of, n)},
-            missing="no response",
+            missing=left_out.missing("no response"),
         )
+        return replace(score, details={**score.details, **left_out.details()})

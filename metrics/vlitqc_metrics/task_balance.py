@@ -31,17 +31,17 @@ class TaskBalance(TaskMetric):
         bounds=(0.0, 2500.0),
         higher_is_better=False,
         reduction="one task per instruction; variance over tasks",
-        version="1",
+        version="2",
         source="section 4.2.3 of the paper; the scale is the reading whose values land in its Table 3",
     )
 
     def features(self, batch: Batch) -> dict[str, Features]:
         """The tagger's proposal for every turn."""
-        return tag_tasks(batch, self.tagger)
+        return tag_tasks(batch, self.tagger, self.known)
 
     def resolve(self, store: FeatureStore) -> DatasetScore:
         """The variance over the tasks that occur, with the long tail as issues."""
-        stored = stored_tasks(store, self.tagger)
+        stored = stored_tasks(store, self.tagger, self.known)
         tasks, index = stored.known()
         if not tasks:
             return DatasetScore(reason=stored.why_none(), n_total=store.n_samples)
@@ -58,6 +58,7 @@ class TaskBalance(TaskMetric):
                 "entropy": normalised_entropy(numbers) if len(numbers) > 1 else None,
                 "imbalance_ratio": imbalance_ratio(numbers),
                 "rare_tasks": rare,
+                **stored.left_out.details(),
             },
             issues=_rare_issues(store, tasks, index, rare, len(tasks)),
         )

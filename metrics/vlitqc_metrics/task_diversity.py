@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from vlitqc.types import (
     Features,
     FeatureStore,
     Issue,
+    LanguageModel,
     MetricSpec,
     Principle,
     Tagger,
@@ -54,22 +55,29 @@ class TaskDiversity(TaskMetric):
         bounds=(0.0, float("inf")),
         higher_is_better=True,
         reduction="one task per instruction; number of tasks over the data set",
-        version="1",
+        version="2",
         source="section 4.2.3 of the paper (TagGPT; Li et al. 2023); or similarity to a written taxonomy",
         columns=("task",),
     )
 
-    def __init__(self, tagger: Tagger, *, at_least: int = 2) -> None:
-        super().__init__(tagger)
+    def __init__(
+        self,
+        tagger: Tagger,
+        *,
+        at_least: int = 2,
+        language_model: LanguageModel | None = None,
+        languages: Sequence[str] = ("en",),
+    ) -> None:
+        super().__init__(tagger, language_model=language_model, languages=languages)
         self.at_least = at_least
 
     def features(self, batch: Batch) -> dict[str, Features]:
         """The tagger's proposal for every turn."""
-        return tag_tasks(batch, self.tagger)
+        return tag_tasks(batch, self.tagger, self.known)
 
     def resolve(self, store: FeatureStore) -> DatasetScore:
         """The number of retained tasks, with the table of tasks."""
-        stored = stored_tasks(store, self.tagger)
+        stored = stored_tasks(store, self.tagger, self.known)
         tasks, index = stored.known()
         issues = _untagged_issues(store, stored)
         if not tasks:
@@ -80,6 +88,7 @@ class TaskDiversity(TaskMetric):
         details: dict[str, object] = {"tasks": counts, "other_share": counts.get(UNTAGGED, 0) / len(tasks)}
         if n_untagged := len(stored.failures()):
             details["n_untagged"] = n_untagged
+        details |= stored.left_out.details()
         interval = None
         if known:
             details |= {

@@ -15,14 +15,15 @@ def sample_score(turns: Sequence[tuple[TextLikelihood, TextLikelihood]]) -> Scor
     """One sample's score from the (instruction, response) likelihoods of its turns.
 
     A turn is as readable as the less readable of its two texts; a sample is the mean of its turns. Texts that
-    the model cannot measure are left out; where that leaves nothing, the reason is that of the last text.
+    the model cannot measure are left out; where that leaves nothing, the reason is that of the last text, or of
+    one in a language that the model names and does not know.
     """
     texts = [text for turn in turns for text in turn]
     lows = [min(found) for turn in turns if (found := [t.value for t in turn if t.value is not None])]
     if not lows:
-        # A foreign language says more than the shortness of another text.
-        reasons = sorted(str(text.reason) for text in texts)
-        return Score(reason=reasons[-1] if reasons else "no text")
+        # A foreign language says more than the shortness of another text, which passes for English.
+        texts.sort(key=lambda text: text.language not in ("", "en"))
+        return Score(reason=texts[-1].reason if texts else "no text")
     parts = {
         "instruction": [i.value for i, _ in turns if i.value is not None],
         "response": [r.value for _, r in turns if r.value is not None],
@@ -43,9 +44,8 @@ class TextReadability:
     −log P of a token in nats; above 0, and higher is better.
 
     Bigram counts (``vlitqc.models.ngram_lm``, lite): mean of log P(w | before) − log max(P(w), 1/N), in nats a
-    word; about 1 for prose, below 0 for shuffled words, below −2 for letter noise. For languages other
-    than English the value comes from word frequencies alone, which know no order: it is at most 0 (every word
-    known), only unknown words lower it, and it is not comparable with English values.
+    word; about 1 for prose, below 0 for shuffled words, below −2 for letter noise. They know English only: a text
+    in another language is left out.
 
     Parts, each the mean over the sample's texts that the model can measure: ``instruction``, ``response`` (the
     value of that side), ``mean_logp`` (nats a token), ``token_probability`` = exp of that ``mean_logp``, 0 to 1,
@@ -63,14 +63,13 @@ class TextReadability:
         level="sample",
         summary=(
             "How likely the words are in their order under a language model: low for word salad, gibberish and "
-            "broken text. Bigram counts (lite) know the order of English words only: in other languages their "
-            "value comes from word frequencies alone, is at most 0, and is not comparable with English values."
+            "broken text. Bigram counts (lite) know English only and leave texts in other languages out."
         ),
         unit="nats per word",
         bounds=(float("-inf"), float("inf")),
         higher_is_better=True,
         reduction="the less readable of instruction and response; mean over turns; mean over samples",
-        version="1",
+        version="2",
         source="section 4.2.3 of the paper; SLOR: Lau, Clark & Lappin 2017",
         parts=("instruction", "response", "mean_logp", "token_probability", "slor", "oov_share"),
     )

@@ -25,7 +25,7 @@ class VisualComplexity:
         bounds=(0.0, 100.0),
         higher_is_better=True,
         reduction="mean over a sample's pictures; mean over samples",
-        version="2",
+        version="3",
         source="classical measures in the place of IC9600's ICNet (Feng et al. 2023); section 4.2.3 of the paper",
         parts=("worst",),
         # A network that looks at 512 × 512 px of a long picture needs more than that of its longest side.

@@ -23,7 +23,7 @@ CURES = {
     "unreadable_image": "the files cannot be decoded; fetch them again or drop the records",
     "truncated_image": "the files end early; fetch them again or drop the records",
     "path_outside_root": "the paths leave the image root; correct them, or pass --allow-outside if they are meant",
-    "remote_image": "the pictures are URLs and nothing was fetched; download them beside the data",
+    "remote_image": "the pictures are URLs that were not fetched; pass --allow-remote, or download them",
     "empty_turn": "a turn has no response to learn from; complete or drop it",
     "image_token_mismatch": "image tokens and pictures differ in number; the trainer would fail or misalign them",
     "exact_duplicate": "the same conversation on the same picture occurs again; keep one",

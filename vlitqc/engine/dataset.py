@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vlitqc.analysis.bootstrap import bootstrap_mean
+from vlitqc.engine.disk import write_table, writing
 from vlitqc.engine.features import ShardFeatures, readable
 from vlitqc.engine.plan import Planned
 from vlitqc.engine.shards import ISSUE_SCHEMA, issue_table
-from vlitqc.errors import as_reason
+from vlitqc.errors import RunError, as_reason
 from vlitqc.types import DatasetMetric, DatasetScore, Issue, MetricSpec, Remarking
 
 QUANTILES = (5, 25, 50, 75, 95)
@@ -97,6 +98,8 @@ def resolve(planned: Planned, store: ShardFeatures) -> tuple[DatasetScore, dict[
         # What JSON cannot hold (NaN, an array) would end the run when the scorecard is written.
         json.dumps([score.value, score.interval, dict(score.details)], allow_nan=False)
         return score, _label_columns(planned.spec, score, n)
+    except RunError:  # the disk is full: that is the run's fault, not the metric's
+        raise
     except Exception as error:  # noqa: BLE001 - a third party's metric may raise anything
         score = DatasetScore(reason=as_reason(error), n_total=n)
         return score, _label_columns(planned.spec, score, n)
@@ -143,9 +146,10 @@ def dataset_summary(spec: MetricSpec, score: DatasetScore) -> dict[str, Any]:
 
 def write_scores(shards: Sequence[Path], columns: Mapping[str, pa.Array], target: Path) -> None:
     """Write ``scores/part-NNNNN.parquet``: each shard's rows with the data-set metrics' columns beside them."""
-    target.mkdir(exist_ok=True)
-    for stale in target.glob("part-*.parquet"):
-        stale.unlink()
+    with writing(target):
+        target.mkdir(exist_ok=True)
+        for stale in target.glob("part-*.parquet"):
+            stale.unlink()
     at = 0
     for i, shard in enumerate(shards):
         table = pq.read_table(shard / "scores.parquet")
@@ -159,7 +163,7 @@ def write_scores(shards: Sequence[Path], columns: Mapping[str, pa.Array], target
             if name.endswith("_reason"):
                 column = pc.if_else(can_read, column, "record unreadable")
             table = table.append_column(name, column)
-        pq.write_table(table, target / f"part-{i:05d}.parquet", compression="zstd")
+        write_table(target / f"part-{i:05d}.parquet", table)
         at += n
 
 
@@ -169,9 +173,7 @@ def write_issues(shards: Sequence[Path], more: Sequence[Issue], target: Path) ->
     table = pa.concat_tables([*tables, issue_table(more)]).sort_by(
         [("row", "ascending"), ("kind", "ascending")]
     )
-    fresh = target.with_name(f".{target.name}.new")
-    pq.write_table(table, fresh, compression="zstd")
-    fresh.replace(target)
+    write_table(target, table)
     return table
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from vlitqc.engine.disk import write_vectors
 from vlitqc.types import FloatArray
 
 T = TypeVar("T")
@@ -50,17 +50,8 @@ class ShardFeatures:
             return np.empty((0, 0), np.float32), np.empty(0, np.int64)
         index = np.concatenate([index for _, index in filled])
         target = self._joined / f"{name}.npy"
-        self._joined.mkdir(parents=True, exist_ok=True)
-        fresh = target.with_name(f".{target.name}.{os.getpid()}")
-        width = filled[0][0].shape[1]
-        joined = np.lib.format.open_memmap(fresh, mode="w+", dtype=np.float32, shape=(len(index), width))
-        at = 0
-        for values, _ in filled:
-            joined[at : at + len(values)] = values
-            at += len(values)
-        joined.flush()
-        del joined
-        fresh.replace(target)
+        shape = (len(index), filled[0][0].shape[1])
+        write_vectors(target, (values for values, _ in filled), shape)
         return np.load(target, mmap_mode="r"), index
 
     def strings(self, name: str) -> tuple[list[str], NDArray[np.int64]]:

@@ -46,6 +46,7 @@ class Plan:
     decode_threads: int = 2
     seed: int = 0
     allow_outside: bool = False
+    allow_remote: bool = False
     judge_limit: int | None = None
 
 

@@ -4,6 +4,7 @@
 
     data.vlitqc/
       run.json         command, input and its sha256, profile, models, versions, seed, state
+      remote/          fetched pictures, by the sha256 of their URLs (--allow-remote)
       shards/          finished shards, taken over by a later run that would compute the same
       features/        joined features of the data-set metrics
       scores/          part-NNNNN.parquet, one row a record: pandas.read_parquet("data.vlitqc/scores")
@@ -15,13 +16,12 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import itertools
 import json
 import platform
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -35,37 +35,36 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vlitqc import profiles
+from vlitqc import profiles, remote
 from vlitqc.analysis.verdict import verdict
-from vlitqc.engine import dataset, scorecard
+from vlitqc.engine import dataset, inputs, scorecard
+from vlitqc.engine.disk import sweep, write_json, writing
 from vlitqc.engine.estimate import estimate
 from vlitqc.engine.features import ShardFeatures
 from vlitqc.engine.plan import Plan, Planned, choose_metrics, prepare, versions, without
 from vlitqc.engine.scorer import used_since
-from vlitqc.engine.shards import cut, folder, sweep
+from vlitqc.engine.shards import cut, folder
 from vlitqc.errors import InputError, RunError, UsageError
-from vlitqc.formats import Reader, open_input, stem_of
-from vlitqc.media import MediaLoader, default_image_root
+from vlitqc.formats import Reader
+from vlitqc.formats.names import Names
+from vlitqc.media import MediaLoader
 from vlitqc.models.store import ModelStore
 from vlitqc.profiles import Profile
 from vlitqc.registry import REPORTS, find
+from vlitqc.remote import Remote
 from vlitqc.types import Image, Origin, Record, Sample
 
 if TYPE_CHECKING:
     import pandas as pd
 
 VIEW_SIDE = 512
-ROOT_PROBE = 64
-"""How many pictures are looked for when the image root is not given."""
-ROOT_RECORDS = 2000
-"""How many records are read for them: data without pictures is not read to its end."""
 
 
 class Progress(Protocol):
     """Told of every step of a run; the command line draws it."""
 
-    def records(self, done: int, bytes_done: int, bytes_total: int) -> None:
-        """``done`` records are finished, and ``bytes_done`` of the input's bytes."""
+    def records(self, done: int, share: float | None) -> None:
+        """``done`` records are finished, and this share of the input, 0 to 1; None where nobody knows."""
         ...
 
     def stage(self, name: str) -> None:
@@ -80,18 +79,23 @@ class Run:
         self.path = path
 
     @classmethod
-    def open(cls, path: str | Path) -> Run:
-        """The run in ``path``, or of the input file ``path`` beside it.
+    def open(cls, data: str | Path | Sequence[str | Path]) -> Run:
+        """The run in the folder ``data``, or of the input ``data``: a file, a folder, a pattern, or several.
 
         Raises RunError where there is none, it did not finish, or it is another input's.
         """
-        path = Path(path)
-        if path.is_file():
-            data, path = path, run_of(path)
-            told = _input_of(path)
-            if told is not None and _is_other(told, data):
+        paths = inputs.given(data)
+        if paths is None:
+            raise UsageError("a run is opened by its folder or by its input's paths")
+        path = Path(data) if isinstance(data, str | Path) else Path(data[0])
+        is_run = len(paths) == 1 and (path / "run.json").is_file()
+        if not is_run and (path.is_file() or inputs.run_of(paths).is_dir()):
+            path = inputs.run_of(paths)
+            told = inputs.paths_in(path)
+            if told is not None and (inputs.is_other(told, paths) or len(told) < len(paths)):
                 raise RunError(
-                    f"{path} holds the run of {told}; score {data} with --out DIR and name that folder"
+                    f"{path} holds the run of {inputs.in_words(told)}; score {inputs.in_words(paths)} "
+                    "with --out DIR and name that folder"
                 )
         if not (path / "run.json").is_file():
             raise RunError(f"{path} is not a run directory; make one with: vlitqc score DATA")
@@ -100,7 +104,7 @@ class Run:
                 f"the run in {path} did not finish; run its command again to go on: {_command(path)}"
             )
         run = cls(path)
-        if "input" not in run.info or "principles" not in run.scorecard:
+        if "paths" not in run.info.get("input", ()) or "principles" not in run.scorecard:
             raise RunError(f"{path} was not written by vlitqc, or is damaged; score the data again")
         return run
 
@@ -136,22 +140,18 @@ class Run:
 
     @cached_property
     def reader(self) -> Reader:
-        """The run's input. Raises InputError where it has moved or changed since."""
-        told = self.info["input"]
-        path = Path(told["path"])
-        if not path.is_file():
-            raise InputError(
-                f"the run's input {path} is no longer there; put it back, or score it where it is"
-            )
-        if path.stat().st_size != told["bytes"] or _sha256(path) != told["sha256"]:
-            raise InputError(f"{path} has changed since it was scored; run again: {self.info['command']}")
-        return open_input(path, told["format"])
+        """The run's input. Raises InputError, naming the file, where it has moved or changed since."""
+        return inputs.reopened(self.info["input"], self.info["command"])
 
     @cached_property
     def _media(self) -> MediaLoader:
         plan = self.info["plan"]
         return MediaLoader(
-            Path(plan["image_root"]), longest_side=VIEW_SIDE, allow_outside=plan["allow_outside"], threads=2
+            Path(plan["image_root"]),
+            longest_side=VIEW_SIDE,
+            allow_outside=plan["allow_outside"],
+            remote=Remote(self.path / "remote", allowed=False) if plan.get("allow_remote") else None,
+            threads=2,
         )
 
     def record(self, row: int) -> Record:
@@ -172,12 +172,14 @@ class Run:
     def report(self, out: str | Path | None = None, *, form: str = "html") -> Path:
         """Write the report (an entry point of ``vlitqc.reports``); by default ``report.html`` in the run."""
         write = find(REPORTS, form).load()
-        written: Path = write(self, Path(out) if out else self.path / f"report.{form}")
+        target = Path(out) if out else self.path / f"report.{form}"
+        with writing(target):
+            written: Path = write(self, target)
         return written
 
 
 def score(
-    data: str | Path | Sequence[Mapping[str, Any]],
+    data: inputs.Data,
     profile: str = "lite",
     *,
     metrics: Sequence[str] | None = None,
@@ -189,7 +191,9 @@ def score(
     workers: int = 1,
     seed: int = 0,
     format: str | None = None,
+    map: Mapping[str, str] | None = None,
     allow_outside: bool = False,
+    allow_remote: bool = False,
     report: bool = True,
     command: str | None = None,
     progress: Progress | None = None,
@@ -201,19 +205,24 @@ def score(
     """Score a data set and return the finished run.
 
     Args:
-        data: a file, or the records themselves (then ``out`` says where the run goes).
+        data: a file, a folder, a glob pattern, several of these read one after another, or the records
+            themselves (then ``out`` says where the run goes).
         profile: a shipped profile's name or the path of a TOML file.
         metrics: names of metrics; by default all of the profile.
         image_root: the folder that image paths start from; by default found from the first records, or the
             working directory for records in memory.
         limit: only the first so many records.
-        out: the run directory; by default ``<data>.vlitqc`` beside the input.
+        out: the run directory; by default ``<data>.vlitqc`` beside the input; of several paths, after the folder
+            that they have in common.
         device: ``auto``, ``cpu`` or ``cuda``.
         batch_size: samples that the models see together.
         workers: processes; each loads its own models.
         seed: of everything random.
-        format: a format's name; by default detected from the content.
+        format: a format's name; by default detected from the content of each file.
+        map: fields that the data calls otherwise, ours to theirs, such as ``{"image": "meta.path"}``.
         allow_outside: whether image paths may leave the image root.
+        allow_remote: whether pictures with http and https URLs are fetched, into the run directory; never from
+            private addresses.
         report: whether to write ``report.html``.
         command: what to record as the command in ``run.json``.
         progress: told how far the run is.
@@ -244,18 +253,18 @@ def score(
             raise UsageError(f"{option}={value}: expected 1 or more")
     chosen = _chosen(profile, lm, judge)
     names = choose_metrics(chosen, metrics)
-    target = _target(data, out)
+    fields = Names.parse(f"{ours}={theirs}" for ours, theirs in (map or {}).items())
+    paths = inputs.given(data)
+    target = inputs.target_of(paths, out)
     # An input that cannot be used leaves no folder behind.
-    if isinstance(data, str | Path):
-        if next(iter(open_input(Path(data), format).records()), None) is None:
-            raise InputError(f"{data} holds no records")
-    elif not data:
-        raise UsageError("there are no records to score; pass one or more")
+    if paths and next(iter(inputs.opened(paths, format, fields).records()), None) is None:
+        raise InputError(f"{inputs.in_words(paths)} holds no records")
     with _locked(target):
-        path = _materialise(data, target)
-        reader = open_input(path, format)
-        in_memory = not isinstance(data, str | Path)
-        root = Path(image_root) if image_root else Path.cwd() if in_memory else _find_root(reader)
+        in_memory = paths is None
+        paths = paths or inputs.materialise(data, target)
+        reader = inputs.opened(paths, format, fields)
+        unchanged = inputs.Snapshot.of(reader)
+        root = Path(image_root) if image_root else Path.cwd() if in_memory else inputs.find_root(reader)
         if not root.is_dir():
             raise UsageError(f"the image root {root} is not a folder; pass --image-root DIR")
         plan = Plan(
@@ -266,23 +275,26 @@ def score(
             batch_size,
             seed=seed,
             allow_outside=allow_outside,
+            allow_remote=allow_remote,
             judge_limit=judge_limit,
         )
         models = ModelStore(chosen, device=device, judge_limit=judge_limit)
         planned = prepare(plan, models)
-        command = command or f"vlitqc.score({str(path)!r}, {profile!r})"
-        info = _info(plan, planned, models, path, reader, limit, command)
-        # A run that is under way has no scorecard; one left from before would describe other scores.
-        (target / "scorecard.json").unlink(missing_ok=True)
-        _write_json(target / "run.json", info | {"state": "running"})
-        sweep(target / "shards")
+        told = inputs.describe(reader, paths, format, fields)
+        command = command or f"vlitqc.score({told['path']!r}, {profile!r})"
+        info = _info(plan, planned, models, told, limit, command)
+        # A run that is under way has no scorecard; what is left from before would describe other scores.
+        for stale in ("scorecard.json", "report.html"):
+            (target / stale).unlink(missing_ok=True)
+        write_json(target / "run.json", info | {"state": "running"})
+        sweep(target, *(target / name for name in ("shards", "features", "scores")))
+        remote.sweep(target / "remote")
         asked = estimate(planned, itertools.islice(reader.records(), limit)) if announce else None
         if asked and announce:
             announce(str(asked))
-        n_bytes = info["input"]["bytes"]
-        shards, usage, unusable = _score_shards(
-            plan, target, reader, limit, workers, models, n_bytes, progress
-        )
+        records = itertools.islice(unchanged.records(reader), limit)
+        shards, usage, unusable = _score_shards(plan, target, reader, records, workers, models, progress)
+        unchanged.check()
         if judge_limit is not None and workers > 1:
             # The data-set pass may ask too; it has what the workers left over.
             spent = max((counts.get("calls", 0) for counts in usage.values()), default=0)
@@ -293,8 +305,8 @@ def score(
         card = _resolve(plan, planned, target, shards, info, time.monotonic() - started, progress)
         usage = _added(usage, used_since(before, models.usage()))
         finished = {"state": "finished", "seconds": card["seconds"], "usage": usage}
-        _write_json(target / "run.json", info | finished)
-        _write_json(target / "scorecard.json", card)
+        write_json(target / "run.json", info | finished)
+        write_json(target / "scorecard.json", card)
         run = Run(target)
         if report:
             if progress:
@@ -307,10 +319,9 @@ def _score_shards(
     plan: Plan,
     target: Path,
     reader: Reader,
-    limit: int | None,
+    records: Iterable[Record],
     workers: int,
     models: ModelStore,
-    n_bytes: int,
     progress: Progress | None,
 ) -> tuple[list[tuple[Path, int]], dict[str, dict[str, int]], dict[str, str]]:
     """Score every shard; returns their folders in order, each with its number of readable samples, what the
@@ -321,14 +332,13 @@ def _score_shards(
     usage: dict[str, dict[str, int]] = {}
     unusable: dict[str, str] = {}
     n = 0
-    records = itertools.islice(reader.records(), limit)
     for shard, done in run_shards(plan, target / "shards", cut(records), workers=workers, models=models):
         found.append((folder(target / "shards", shard.index), done.n_samples))
         usage = _added(usage, done.usage)
         unusable |= done.unavailable
         n += done.n_records
         if progress:
-            progress.records(n, shard.records[-1].origin.end, n_bytes)
+            progress.records(n, reader.share(shard.records[-1].origin))
     return found, usage, unusable
 
 
@@ -412,7 +422,8 @@ def _resolve(
         "created": info["started"],
         "command": info["command"],
         "profile": info["profile"],
-        "input": info["input"] | {"image_root": str(plan.image_root)},
+        "input": {key: info["input"][key] for key in ("path", "format", "sha256", "bytes")}
+        | {"image_root": str(plan.image_root)},
         "counts": {"records": len(states), **counts},
         "verdict": verdict(
             len(states),
@@ -463,20 +474,14 @@ def _info(
     plan: Plan,
     planned: Sequence[Planned],
     models: ModelStore,
-    path: Path,
-    reader: Reader,
+    told: Mapping[str, Any],
     limit: int | None,
     command: str,
 ) -> dict[str, Any]:
     return {
         "command": command,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "input": {
-            "path": str(path.resolve()),
-            "format": reader.name,
-            "sha256": _sha256(path),
-            "bytes": path.stat().st_size,
-        },
+        "input": told,
         "profile": {
             "name": plan.profile.name,
             "title": plan.profile.title,
@@ -491,6 +496,7 @@ def _info(
             "batch_size": plan.batch_size,
             "seed": plan.seed,
             "allow_outside": plan.allow_outside,
+            "allow_remote": plan.allow_remote,
             "limit": limit,
         },
         "models": scorecard.model_section(models, planned),
@@ -501,74 +507,6 @@ def _info(
             **versions(),
         },
     }
-
-
-def _target(data: str | Path | Sequence[Mapping[str, Any]], out: str | Path | None) -> Path:
-    if not isinstance(data, str | Path):
-        if out is None:
-            raise UsageError("records without a file need out=DIR, the folder for the run")
-        target = Path(out)
-        path = target.absolute() / "input.jsonl"
-    else:
-        path = Path(data).absolute()
-        if not path.exists():
-            raise InputError(f"{data} does not exist")
-        if path.is_dir():
-            raise InputError(f"{data} is a folder; name the data file in it")
-        target = Path(out) if out is not None else run_of(Path(data))
-    if target.exists() and not target.is_dir():
-        raise UsageError(f"{target} is a file; pass --out DIR, the folder for the run")
-    if not target.is_dir():
-        return target
-    names = {entry.name for entry in target.iterdir()}
-    told = _input_of(target)
-    # A run that was killed before its first words has only these.
-    if told is None and not names <= {".lock", "input.jsonl"}:
-        raise UsageError(f"{target} holds other files; pass --out DIR, an empty or a new folder")
-    if told is not None and _is_other(told, path):
-        raise UsageError(f"{target} holds the run of {told}; pass --out DIR to keep both")
-    return target
-
-
-def run_of(path: Path) -> Path:
-    """Where the run of an input file is kept unless the user says otherwise."""
-    return path.with_name(f"{stem_of(path)}.vlitqc")
-
-
-def _is_other(told: Path, path: Path) -> bool:
-    """Whether a run's input is another file than ``path``; one that is gone was moved, not replaced."""
-    return told.exists() and told.resolve() != path.resolve()
-
-
-def _input_of(target: Path) -> Path | None:
-    """The input of the run in a folder, or None where the folder holds no run of ours."""
-    try:
-        info = json.loads((target / "run.json").read_text(encoding="utf-8"))
-        return Path(info["input"]["path"]) if "plan" in info else None
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-
-
-def _materialise(data: str | Path | Sequence[Mapping[str, Any]], target: Path) -> Path:
-    """The input as a file: records given in memory become ``input.jsonl`` in the run directory."""
-    if isinstance(data, str | Path):
-        return Path(data).absolute()
-    try:
-        lines = [json.dumps(record, ensure_ascii=False) for record in data]
-    except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"a record cannot be written as JSON: {error}; pass texts, numbers and paths"
-        ) from error
-    path = target / "input.jsonl"
-    # Half a surrogate pair has no UTF-8 form; its backslash form is the JSON escape that the reader knows.
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="backslashreplace")
-    return path
-
-
-def _find_root(reader: Reader) -> Path:
-    samples = (r for r in itertools.islice(reader.records(), ROOT_RECORDS) if isinstance(r, Sample))
-    references = (m.reference for s in samples for m in s.images if m.data is None)
-    return default_image_root(reader.path, itertools.islice(references, ROOT_PROBE))
 
 
 @contextmanager
@@ -587,11 +525,6 @@ def _locked(target: Path) -> Iterator[None]:
         except OSError:
             raise RunError(f"{target} is in use by another vlitqc; wait for it, or pass --out DIR") from None
         yield
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _command(path: Path) -> str:
@@ -613,11 +546,3 @@ def _read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         return pq.read_table(path, columns=list(columns) if columns else None)
     except (OSError, pa.ArrowException) as error:
         raise RunError(f"{path} cannot be read ({error}); score the data again") from error
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(
-        json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
-    fresh.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,15 +16,18 @@ import pyarrow as pa
 from vlitqc.engine.plan import Plan, Planned, fingerprint, image_side, prepare, without
 from vlitqc.engine.shards import Done, Shard, folder, read_done, shard_fingerprint, write_shard
 from vlitqc.errors import ModelUnavailable, as_reason
-from vlitqc.media import MediaLoader, issue_kind
+from vlitqc.media import MediaLoader, issue_kind, remarks
 from vlitqc.models.store import ModelStore
+from vlitqc.remote import Remote
 from vlitqc.types import (
     Batch,
+    Clip,
     DatasetMetric,
     Features,
     Image,
     Issue,
     MetricSpec,
+    Record,
     Sample,
     SampleMetric,
     Score,
@@ -70,14 +74,16 @@ class ShardScorer:
             plan.image_root,
             longest_side=image_side(plan.profile, self.planned),
             allow_outside=plan.allow_outside,
+            remote=Remote(shards.with_name("remote"), allowed=True) if plan.allow_remote else None,
             threads=plan.decode_threads,
         )
 
-    def score(self, shard: Shard) -> Done:
+    def score(self, shard: Shard, *, deadly: Collection[int] = (), journal: Path | None = None) -> Done:
         """Score the shard, or take it over if an earlier run finished exactly the same.
 
         A shard with faults that may pass (a server that was down) is scored again. The ``usage`` returned is
-        that of this call.
+        that of this call. Records whose rows are ``deadly``, because they end the process, are not touched. To
+        find them, give a ``journal``: each record is then scored by itself, after its row is written there.
         """
         path = folder(self.shards, shard.index)
         mark = self._mark(shard)
@@ -85,22 +91,28 @@ class ShardScorer:
         if done is not None and done.fingerprint == mark and not done.retry:
             return replace(done, usage={})
         before = self.models.usage()
+        shard = replace(
+            shard, records=tuple(_buried(r) if r.origin.row in deadly else r for r in shard.records)
+        )
         samples = [r for r in shard.records if isinstance(r, Sample)]
         scores: dict[str, list[Score]] = {p.spec.name: [] for p in self.planned if p.spec.level == "sample"}
         features: dict[str, list[Features]] = {}
         issues = [issue for record in shard.records for issue in record.issues]
         unusable = {}
+        passing = False
         offset = 0
-        for batch in self._batches(samples):
+        for batch in self._batches(samples) if journal is None else self._one_by_one(samples, journal):
             issues += _media_issues(batch)
+            passing = passing or _may_pass(batch)
             fresh: dict[str, Features] = {}
             for at, planned in enumerate(self.planned):
                 try:
                     if planned.spec.level == "sample":
                         scores[planned.spec.name] += _scores(planned, batch)
                     else:
-                        found, faults = _features(planned, batch)
+                        found, faults, starved = _features(planned, batch)
                         issues += faults
+                        passing = passing or starved
                         fresh = found | fresh
                 except ModelUnavailable as error:
                     # It would fail for every sample alike, after reading the weights anew each time.
@@ -112,7 +124,7 @@ class ShardScorer:
                 moved = Features(feature.values, feature.index + offset, feature.retry)
                 features.setdefault(name, []).append(moved)
             offset += len(batch)
-        retry = any(score.retry for column in scores.values() for score in column)
+        retry = passing or any(score.retry for column in scores.values() for score in column)
         retry = retry or any(part.retry for parts in features.values() for part in parts)
         usage = used_since(before, self.models.usage())
         # What is missing may be installed before the same command comes again.
@@ -125,20 +137,29 @@ class ShardScorer:
         return done
 
     def _mark(self, shard: Shard) -> str:
-        media = (self.media.fingerprint(m) for r in shard.records if isinstance(r, Sample) for m in r.media)
-        return shard_fingerprint(self.fingerprint, shard, media)
+        media = [m for r in shard.records if isinstance(r, Sample) for m in r.media]
+        self.media.gather(media)
+        return shard_fingerprint(self.fingerprint, shard, map(self.media.fingerprint, media))
 
     def _batches(self, samples: Sequence[Sample]) -> Iterator[Batch]:
-        """Batches with their pictures decoded one batch ahead of the metrics."""
+        """Batches with their pictures decoded, and the headers of their clips read, one batch ahead of the metrics."""
         size = self.plan.batch_size
         parts = [samples[i : i + size] for i in range(0, len(samples), size)]
         with ThreadPoolExecutor(1, thread_name_prefix="decode-ahead") as ahead:
-            pending = [ahead.submit(self.media.load_batch, part) for part in parts[:1]]
-            for i, part in enumerate(parts):
-                images = pending.pop().result()
+            pending = [ahead.submit(self._batch, part) for part in parts[:1]]
+            for i in range(len(parts)):
+                batch = pending.pop().result()
                 if i + 1 < len(parts):
-                    pending.append(ahead.submit(self.media.load_batch, parts[i + 1]))
-                yield Batch(part, images)
+                    pending.append(ahead.submit(self._batch, parts[i + 1]))
+                yield batch
+
+    def _batch(self, samples: Sequence[Sample]) -> Batch:
+        return Batch(samples, self.media.load_batch(samples), self.media.clips(samples))
+
+    def _one_by_one(self, samples: Sequence[Sample], journal: Path) -> Iterator[Batch]:
+        for sample in samples:
+            journal.write_text(str(sample.origin.row))
+            yield from self._batches([sample])
 
     def _table(self, shard: Shard, scores: dict[str, list[Score]], failed: Collection[int]) -> pa.Table:
         schema = dict(BASE_COLUMNS)
@@ -199,50 +220,83 @@ def _scores(planned: Planned, batch: Batch) -> list[Score]:
                 )
         return found
 
-    return _isolated(checked, batch, lambda error, _: [Score(reason=error, fault=True)])
+    def fault(error: str, passing: bool, _: Sample) -> list[Score]:
+        return [Score(reason=error, fault=True, retry=passing)]
+
+    return _isolated(checked, batch, fault)
 
 
-def _features(planned: Planned, batch: Batch) -> tuple[dict[str, Features], list[Issue]]:
+def _features(planned: Planned, batch: Batch) -> tuple[dict[str, Features], list[Issue], bool]:
+    """The batch's features, an issue for each sample that has none, and whether some of those may pass."""
     metric = planned.metric
     if metric is None:
-        return {}, []
+        return {}, [], False
     assert isinstance(metric, DatasetMetric)
     faults: list[Issue] = []
+    retry = False
 
-    def fault(error: str, sample: Sample) -> list[dict[str, Features]]:
+    def fault(error: str, passing: bool, sample: Sample) -> list[tuple[int, dict[str, Features]]]:
+        nonlocal retry
         o = sample.origin
         detail = f"{planned.spec.name}: {error}"
         faults.append(Issue("metric_error", "error", detail, o.file, o.line, o.row, sample.id))
-        return [{}]
+        retry = retry or passing
+        return [(1, {})]
 
-    parts = _isolated(lambda part: [dict(metric.features(part))], batch, fault)
-    if len(parts) == 1:
-        return parts[0], faults
+    parts = _isolated(lambda part: [(len(part), dict(metric.features(part)))], batch, fault)
     named: dict[str, list[Features]] = {}
-    for i, part in enumerate(parts):
+    offset = 0
+    for size, part in parts:
         for name, feature in part.items():
-            named.setdefault(name, []).append(Features(feature.values, feature.index + i, feature.retry))
-    return {name: _join(found) for name, found in named.items()}, faults
+            named.setdefault(name, []).append(Features(feature.values, feature.index + offset, feature.retry))
+        offset += size
+    return {name: _join(found) for name, found in named.items()}, faults, retry
 
 
 def _isolated(
-    run: Callable[[Batch], list[R]], batch: Batch, failed: Callable[[str, Sample], list[R]]
+    run: Callable[[Batch], list[R]], batch: Batch, failed: Callable[[str, bool, Sample], list[R]]
 ) -> list[R]:
-    """``run`` on the batch; if that raises, on each sample by itself, so that only the culprit is lost."""
+    """``run`` on the batch; if that raises, on each half of it, until the culprit stands alone and is lost alone.
+
+    ``failed`` gets the reason, and whether it may pass: too little memory for a single sample may.
+    """
     try:
         return run(batch)
     except ModelUnavailable:
         raise
-    except Exception:  # noqa: BLE001 - a metric may raise anything; the culprit is found below
-        results: list[R] = []
-        for i, sample in enumerate(batch.samples):
-            try:
-                results += run(batch.part(i))
-            except ModelUnavailable:
-                raise
-            except Exception as error:  # noqa: BLE001 - it becomes the sample's reason
-                results += failed(as_reason(error), sample)
-        return results
+    except Exception as error:  # noqa: BLE001 - a metric may raise anything; the culprit is found below
+        starved = _out_of_memory(error)
+        reason = "error: out of memory for this sample alone" if starved else as_reason(error)
+    # Only here, outside the handler, is what the failed call held free again.
+    torch = sys.modules.get("torch")
+    if starved and torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if len(batch) == 1:
+        return failed(reason, starved, batch.samples[0])
+    half = len(batch) // 2
+    halves = [
+        Batch(batch.samples[at], batch.images[at], batch.clips[at]) for at in (slice(half), slice(half, None))
+    ]
+    return [result for part in halves for result in _isolated(run, part, failed)]
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether it is Python's, CUDA's or torch's own way to say that memory is short."""
+    told = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and ("out of memory" in told or "can't allocate memory" in told))
+    )
+
+
+def _buried(record: Record) -> Record:
+    o = record.origin
+    detail = (
+        "scoring it ends the process (a fault in a library, or memory); the others were scored without it"
+    )
+    issue = Issue("crashed_worker", "error", detail, o.file, o.line, o.row, record.id)
+    return Unreadable(o, (*record.issues, issue), record.id)
 
 
 def _join(parts: Sequence[Features]) -> Features:
@@ -257,13 +311,19 @@ def _join(parts: Sequence[Features]) -> Features:
 
 
 def _media_issues(batch: Batch) -> list[Issue]:
-    def issue(sample: Sample, image: Image, fault: str) -> Issue:
+    found = []
+    for sample, images, clips in zip(batch.samples, batch.images, batch.clips, strict=True):
         o = sample.origin
-        return Issue(issue_kind(fault), "error", fault, o.file, o.line, o.row, sample.id)
+        media: list[Image | Clip] = [*images, *clips]
+        for medium in media:
+            if medium.fault is not None:
+                kind = issue_kind(medium.fault, medium.kind if isinstance(medium, Clip) else "image")
+                found.append(Issue(kind, "error", medium.fault, o.file, o.line, o.row, sample.id))
+            for kind, detail in remarks(medium):
+                found.append(Issue(kind, "note", detail, o.file, o.line, o.row, sample.id))
+    return found
 
-    return [
-        issue(sample, image, image.fault)
-        for sample, images in zip(batch.samples, batch.images, strict=True)
-        for image in images
-        if image.fault is not None
-    ]
+
+def _may_pass(batch: Batch) -> bool:
+    """Whether some medium has a fault that may pass: the same command reads it again."""
+    return any(medium.retry for rows in (batch.images, batch.clips) for row in rows for medium in row)

@@ -19,7 +19,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlitqc.types import Features, Issue, Record
+from vlitqc.engine import disk
+from vlitqc.types import Features, Issue, Record, Sample
+
+SHARD_BYTES = 64 << 20
+"""A shard is closed when the media within its records are more: memory is bounded by the batch, not by the data."""
 
 ISSUE_SCHEMA = pa.schema(
     [(f.name, pa.int64() if f.name in ("line", "row") else pa.string()) for f in fields(Issue)]
@@ -61,16 +65,22 @@ def shard_size(index: int) -> int:
 
 
 def cut(records: Iterable[Record]) -> Iterator[Shard]:
-    """Records in shards, streaming."""
-    index = 0
+    """Records in shards, streaming; one also ends where its embedded media exceed ``SHARD_BYTES``."""
+    index = weight = 0
     held: list[Record] = []
     for record in records:
         held.append(record)
-        if len(held) == shard_size(index):
+        weight += _embedded(record)
+        if len(held) == shard_size(index) or weight > SHARD_BYTES:
             yield Shard(index, tuple(held))
-            index, held = index + 1, []
+            index, weight, held = index + 1, 0, []
     if held:
         yield Shard(index, tuple(held))
+
+
+def _embedded(record: Record) -> int:
+    media = record.media if isinstance(record, Sample) else ()
+    return sum(len(medium.data) for medium in media if medium.data is not None)
 
 
 def shard_fingerprint(plan: str, shard: Shard, media: Iterable[str]) -> str:
@@ -100,36 +110,39 @@ def read_done(path: Path) -> Done | None:
 def write_shard(
     path: Path, done: Done, table: pa.Table, issues: Iterable[Issue], features: Mapping[str, Features]
 ) -> None:
-    """Write a whole shard and rename it into place; the marker is the last file."""
+    """Write a whole shard and rename it into place; the marker is the last file.
+
+    Raises RunError where the disk refuses; nothing of the shard is then left.
+    """
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    (fresh / "features").mkdir(parents=True)
-    pq.write_table(table, fresh / "scores.parquet", compression="zstd")
-    pq.write_table(issue_table(issues), fresh / "issues.parquet", compression="zstd")
-    for name, feature in features.items():
-        base = fresh / "features" / name
-        np.save(f"{base}.index.npy", feature.index)
-        if isinstance(feature.values, np.ndarray):
-            np.save(f"{base}.npy", feature.values)
-        else:
-            strings = pa.table({"text": pa.array(feature.values, pa.string())})
-            pq.write_table(strings, f"{base}.parquet", compression="zstd")
-    with (fresh / "done.json").open("w") as stream:
-        json.dump(asdict(done), stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    if path.exists():
-        # Without its marker a half-deleted folder cannot pass for a finished shard.
-        (path / "done.json").unlink(missing_ok=True)
-        shutil.rmtree(path)
-    fresh.rename(path)
-
-
-def sweep(shards: Path) -> None:
-    """Delete what a killed run left half-written."""
-    for fresh in shards.glob(".[0-9]*.[0-9]*"):
-        if fresh.is_dir():
-            shutil.rmtree(fresh)
+    with disk.writing(path):
+        try:
+            disk.remove(fresh)
+            (fresh / "features").mkdir(parents=True)
+            pq.write_table(table, fresh / "scores.parquet", compression="zstd")
+            pq.write_table(issue_table(issues), fresh / "issues.parquet", compression="zstd")
+            for name, feature in features.items():
+                base = fresh / "features" / name
+                disk.save(base.with_name(f"{name}.index.npy"), feature.index)
+                if isinstance(feature.values, np.ndarray):
+                    disk.save(base.with_name(f"{name}.npy"), feature.values)
+                else:
+                    strings = pa.table({"text": pa.array(feature.values, pa.string())})
+                    pq.write_table(strings, f"{base}.parquet", compression="zstd")
+            for written in (*fresh.glob("*.parquet"), *(fresh / "features").iterdir()):
+                disk.sync(written)
+            with (fresh / "done.json").open("w") as stream:
+                json.dump(asdict(done), stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            if path.exists():
+                # Without its marker a half-deleted folder cannot pass for a finished shard.
+                (path / "done.json").unlink(missing_ok=True)
+                shutil.rmtree(path)
+            fresh.rename(path)
+            disk.sync(path.parent)
+        finally:
+            disk.remove(fresh)
 
 
 def issue_table(issues: Iterable[Issue]) -> pa.Table:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
+from vlitqc.engine.disk import sweep
 from vlitqc.engine.plan import Plan
 from vlitqc.engine.scorer import ShardScorer
 from vlitqc.engine.shards import Done, Shard
 from vlitqc.errors import RunError
 from vlitqc.models.store import ModelStore
+
+MAX_DEATHS = 6
+"""So many times a run replaces a worker that died over a single shard."""
 
 _scorer: ShardScorer | None = None
 
@@ -36,35 +39,116 @@ def run_shards(
         for shard in shards:
             yield shard, scorer.score(shard)
         return
-    # Forking a process that holds threads and a model's locks can deadlock.
-    context = get_context("spawn")
-    limits = context.SimpleQueue()
-    for i in range(workers):
-        limits.put(share(plan.judge_limit, i, workers))
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=context,
-        initializer=_start_worker,
-        initargs=(plan, target, os.getpid(), max(1, (os.cpu_count() or 1) // workers), limits),
-    )
-    with pool:
-        pending: deque[tuple[Shard, Future[Done]]] = deque()
+    crew = _Crew(plan, target, workers)
+    pending: deque[tuple[Shard, Future[Done]]] = deque()
+    try:
+        for shard in shards:
+            pending.append((shard, crew.submit(shard)))
+            if len(pending) >= 2 * workers:
+                yield crew.first(pending)
+        while pending:
+            yield crew.first(pending)
+    except BaseException:
+        crew.end()
+        raise
+    finally:
+        crew.close()
+        sweep(target)
+
+
+class _Crew:
+    """Worker processes that are replaced when one dies; what was lost with them is scored again."""
+
+    def __init__(self, plan: Plan, target: Path, workers: int) -> None:
+        self._plan = plan
+        self._target = target
+        self._workers = workers
+        self._deaths = 0
+        self._asked = 0
+        self._others = frozenset(active_children())
+        self._pool = self._start(workers)
+
+    def submit(self, shard: Shard) -> Future[Done]:
+        """Have the shard scored; a crew that is broken says so in the future."""
         try:
-            for shard in shards:
-                pending.append((shard, pool.submit(_score, shard)))
-                if len(pending) >= 2 * workers:
-                    head, future = pending.popleft()
-                    yield head, future.result()
-            while pending:
-                head, future = pending.popleft()
-                yield head, future.result()
+            return self._pool.submit(_score, shard)
         except BrokenProcessPool as error:
-            raise RunError(
-                "a worker process was killed, perhaps for want of memory; the same command goes on, "
-                "with fewer --workers if it happens again"
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            broken: Future[Done] = Future()
+            broken.set_exception(error)
+            return broken
+
+    def first(self, pending: deque[tuple[Shard, Future[Done]]]) -> tuple[Shard, Done]:
+        """Take the first of the pending shards and wait for it."""
+        if isinstance(pending[0][1].exception(), BrokenProcessPool):
+            # Nobody knows which shard killed its worker, so each of the lost ones is alone in a process now.
+            for i, (shard, future) in enumerate(pending):
+                if isinstance(future.exception(), BrokenProcessPool):
+                    alone: Future[Done] = Future()
+                    alone.set_result(self._alone(shard))
+                    pending[i] = (shard, alone)
+            self._renew(self._workers)
+        shard, future = pending.popleft()
+        done = future.result()
+        self._asked += max((counts.get("calls", 0) for counts in done.usage.values()), default=0)
+        return shard, done
+
+    def end(self) -> None:
+        """End the workers in the middle of their work; an unfinished shard leaves nothing that counts."""
+        for process in frozenset(active_children()) - self._others:
+            process.terminate()
+
+    def close(self) -> None:
+        """Wait for the workers to end."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _alone(self, shard: Shard) -> Done:
+        """The shard in a process of its own; if that dies too, without the records that kill it."""
+        self._renew(1)
+        try:
+            return self._pool.submit(_score, shard).result()
+        except BrokenProcessPool:
+            pass
+        journal = self._target / f".{shard.index:05d}.{os.getpid()}"
+        deadly: set[int] = set()
+        while True:
+            journal.unlink(missing_ok=True)
+            self._deaths += 1
+            if self._deaths > MAX_DEATHS:
+                raise self._lost(shard)
+            self._renew(1)
+            try:
+                return self._pool.submit(_score, shard, frozenset(deadly), journal).result()
+            except BrokenProcessPool:
+                row = journal.read_text() if journal.exists() else ""
+                if not row:
+                    raise self._lost(shard) from None
+                deadly.add(int(row))
+
+    def _lost(self, shard: Shard) -> RunError:
+        first, last = shard.records[0].origin, shard.records[-1].origin
+        return RunError(
+            f"worker processes die again and again, last over rows {first.row} to {last.row} of {first.file}, "
+            "perhaps for want of memory; the same command goes on, with fewer --workers if it happens again"
+        )
+
+    def _renew(self, workers: int) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool = self._start(workers)
+
+    def _start(self, workers: int) -> ProcessPoolExecutor:
+        # Forking a process that holds threads and a model's locks can deadlock.
+        context = get_context("spawn")
+        limits = context.SimpleQueue()
+        limit = self._plan.judge_limit
+        for i in range(workers):
+            limits.put(share(None if limit is None else max(0, limit - self._asked), i, workers))
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        return ProcessPoolExecutor(
+            workers,
+            mp_context=context,
+            initializer=_start_worker,
+            initargs=(self._plan, self._target, threads, limits),
+        )
 
 
 def share(limit: int | None, worker: int, workers: int) -> int | None:
@@ -72,24 +156,23 @@ def share(limit: int | None, worker: int, workers: int) -> int | None:
     return None if limit is None else limit // workers + (worker < limit % workers)
 
 
-def _start_worker(
-    plan: Plan, target: Path, parent: int, threads: int, limits: SimpleQueue[int | None]
-) -> None:
+def _start_worker(plan: Plan, target: Path, threads: int, limits: SimpleQueue[int | None]) -> None:
     global _scorer  # noqa: PLW0603 - a worker process holds exactly one scorer, with its loaded models
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     # Ctrl-C reaches the whole group; the parent alone answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     _scorer = ShardScorer(replace(plan, judge_limit=limits.get()), target)
 
 
-def _score(shard: Shard) -> Done:
+def _score(shard: Shard, deadly: frozenset[int] = frozenset(), journal: Path | None = None) -> Done:
     assert _scorer is not None
-    return _scorer.score(shard)
+    return _scorer.score(shard, deadly=deadly, journal=journal)
 
 
-def _die_with(parent: int) -> None:
-    # A parent that was killed cannot close its pool; its workers are then adopted by another process.
-    while os.getppid() == parent:
-        time.sleep(0.5)
+def _die_with_parent() -> None:
+    # A parent that was killed cannot close its pool; its workers would be adopted by another process.
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)

@@ -1,19 +1,22 @@
-"""Applies rules to a run and writes the result in the input's own format, every record byte for byte."""
+"""Applies rules to a run and writes the result in the input's own format, every record unchanged."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlitqc.engine import disk
+from vlitqc.engine.inputs import home
 from vlitqc.engine.run import Run
 from vlitqc.errors import RunError, UsageError
 from vlitqc.filtering.rules import Rule, decide
-from vlitqc.formats import stem_of
 from vlitqc.types import Origin
 
 FATES = ("kept", "dropped", "unreadable")
@@ -41,8 +44,9 @@ def filter_run(
     """Divide the run's input into kept, dropped and unreadable records.
 
     Writes ``<stem>.kept``, ``<stem>.dropped`` and, where there is any, ``<stem>.unreadable`` with the input's
-    suffix, and ``<stem>.decisions.parquet``, into ``out`` (by default beside the input). Each record keeps its
-    bytes and the order of the input. Models are not touched.
+    suffix, and ``<stem>.decisions.parquet``, into ``out`` (by default where the input's run is by default). Of a
+    folder, and of several files, the first three are folders. Each record keeps its content and the order of the
+    input. Models are not touched.
 
     Raises UsageError without a rule, UnknownName for a metric that the run lacks, InputError where the input
     has changed since, RunError where the files cannot be written or are not an earlier filter's of this input.
@@ -58,8 +62,8 @@ def filter_run(
     if dry_run:
         return Filtered(decisions, by_rule, counts, {})
     reader = run.reader
-    folder = out if out is not None else reader.path.parent
-    stem, suffix = stem_of(reader.path), reader.suffix
+    beside, stem = home([Path(path) for path in run.info["input"]["paths"]])
+    folder, suffix = out if out is not None else beside, reader.suffix
     audit = folder / f"{stem}.decisions.parquet"
     outputs = {name: folder / f"{stem}.{name}{suffix}" for name in FATES}
     foreign = [path for path in (audit, *outputs.values()) if path.exists()]
@@ -69,24 +73,42 @@ def filter_run(
         )
     written = {name: path for name, path in outputs.items() if counts[name] or name != "unreadable"}
     places = run.table([*Origin.__dataclass_fields__]).to_pylist()
-    try:
+    with disk.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        # The audit comes first: outputs that a killed filter leaves are then known for its own.
+        _sweep((audit, *outputs.values()))
         table = pa.Table.from_pandas(decisions, preserve_index=False)
-        draft = audit.with_name(f".{audit.name}.new")
-        pq.write_table(
-            table.replace_schema_metadata({**table.schema.metadata, AUDITED: str(reader.path)}), draft
-        )
-        draft.replace(audit)
+        table = table.replace_schema_metadata({**table.schema.metadata, AUDITED: str(reader.path)})
+        if not audit.exists():
+            # The audit comes first: outputs that a killed filter leaves are then known for its own.
+            disk.write_table(audit, table)
         origins = (Origin(**place) for place in places)
         reader.divide(zip(origins, fate, strict=True), written)
+        # One that is there belongs to the outputs there are, until these.
+        disk.write_table(audit, table)
         if "unreadable" not in written:
             # One left from an earlier filter would belong to other files.
-            outputs["unreadable"].unlink(missing_ok=True)
+            disk.remove(outputs["unreadable"])
         written["decisions"] = audit
-    except OSError as error:
-        raise RunError(f"cannot write into {folder} ({error.strerror}); pass --out DIR") from error
     return Filtered(decisions, by_rule, counts, written)
+
+
+def _sweep(outputs: Sequence[Path]) -> None:
+    """Delete the drafts of these outputs whose process is no more."""
+    for output in outputs:
+        for draft in output.parent.glob(f".{escape(output.name)}.*.*"):
+            number, _, kind = draft.name.removeprefix(f".{output.name}.").partition(".")
+            if number.isdecimal() and kind in ("part", "old") and not _runs(int(number)):
+                disk.remove(draft)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
 
 
 def _audited(audit: Path) -> str | None:

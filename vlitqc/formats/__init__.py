@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from vlitqc.errors import FormatError, InputError
+from vlitqc.errors import FormatError, InputError, UsageError
 from vlitqc.formats.names import Names
+from vlitqc.formats.streams import Content
 from vlitqc.registry import FORMATS, entries, find
 from vlitqc.types import Origin, Record
 
@@ -23,16 +24,17 @@ _SIGNATURES = (
         "a Git LFS pointer, not the data itself",
         "fetch it with: git lfs pull",
     ),
-    (b"\x1f\x8b", "compressed with gzip", "unpack it with: gunzip"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it with: unzstd"),
-    (b"PK\x03\x04", "a zip archive", "unpack it and pass the JSON file inside"),
-    (
-        b"PAR1",
-        "a Parquet file",
-        "export it as JSON lines, e.g. pandas.read_parquet(...).to_json(..., lines=True)",
-    ),
-    (b"\xff\xfe", "UTF-16 text", "convert it with: iconv -f UTF-16 -t UTF-8"),
-    (b"\xfe\xff", "UTF-16 text", "convert it with: iconv -f UTF-16 -t UTF-8"),
+    (b"PK\x03\x04", "a zip archive", "unpack it and pass the files inside"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it and pass the files inside"),
+    (b"BZh", "compressed with bzip2", "unpack it with: bunzip2"),
+    (b"\xfd7zXZ\0", "compressed with xz", "unpack it with: unxz"),
+    (b"\x1f\x8b", "packed too many times over", "unpack it with: gunzip"),
+    (b"\x28\xb5\x2f\xfd", "packed too many times over", "unpack it with: unzstd"),
+    (b"PAR1", "a Parquet file that cannot be opened", "it may be cut short; fetch it again"),
+    (b"SQLite format 3\0", "an SQLite database", "export its table as JSON lines or CSV"),
+    (b"\x89HDF", "an HDF5 file", "export its records as JSON lines or Parquet"),
+    (b"%PDF-", "a PDF document", "pass the file that holds the records"),
+    (b"<", "HTML or XML, perhaps the page of a failed download", "fetch the data itself"),
 )
 
 
@@ -129,13 +131,25 @@ def open_input(
 ) -> Reader:
     """A reader for a file, a folder, a glob pattern, or several of these, read one after another as one input.
 
-    ``format`` names the format of every file; by default each one's is detected from its content.
+    ``format`` names the format of every file; by default each one's is detected from its content. A folder's and a
+    pattern's files are read in natural order (``shard-9`` before ``shard-10``), the same file once, also where it
+    is reached through links. A name that holds ``*`` or ``[`` and is a file's is that file. Of a pattern's matches
+    those are read whose ending is that of data, or all where none is. Of several inputs, a file that cannot be
+    read is one unreadable record.
 
-    Raises InputError for a path that is missing, empty, or not readable; FormatError where no format fits;
-    UnknownName for an unknown ``format``.
+    Raises InputError for a path that is missing, empty, or not readable, and a pattern that nothing matches;
+    FormatError where no format fits; UnknownName for an unknown ``format``.
     """
-    path = Path(data) if isinstance(data, str | Path) else Path(data[0])
-    return open_path(path, format, names)
+    from vlitqc.formats.collection import gather  # which opens its files with open_path
+
+    given = [data] if isinstance(data, str | Path) else list(data)
+    if not given:
+        raise UsageError("no input was given; pass a file, a folder, or a pattern")
+    try:
+        return gather(given, format, names)
+    except OSError as error:
+        path = error.filename or given[0]
+        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
 
 
 def open_path(path: Path, format: str | None, names: Names) -> Reader:
@@ -143,6 +157,10 @@ def open_path(path: Path, format: str | None, names: Names) -> Reader:
     head = _head(path)
     if format is not None:
         named: Format = find(FORMATS, format).load()
+        if path.is_dir() and not named.fits(path, head):
+            from vlitqc.formats.folder import of_format
+
+            return of_format(path, names, format, named)
         if not named.fits(path, head):
             raise FormatError(
                 f"{path} is not {format}: it begins with {_excerpt(head)!r}; leave the format out to have it detected"
@@ -166,7 +184,7 @@ def open_path(path: Path, format: str | None, names: Names) -> Reader:
 
 def _head(path: Path) -> bytes:
     if path.is_dir():
-        raise InputError(f"{path} is a folder; pass the JSON or JSONL file with the records")
+        return b""
     if not path.exists():
         raise InputError(f"{path} does not exist; check the path (relative to {Path.cwd()})")
     if not path.is_file():
@@ -174,10 +192,13 @@ def _head(path: Path) -> bytes:
             f"{path} is a device or a pipe; save the records in a file first, for they are read twice"
         )
     try:
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
+        with Content(path).open() as stream:
+            head = stream.read(HEAD_BYTES)
+            fault = stream.fault
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    if not head.strip() and fault:
+        raise InputError(f"{path} is damaged: {fault}, and nothing can be read before that; fetch it again")
     if not head.strip():
         raise InputError(f"{path} is empty; expected a JSON list of records, or one JSON record a line")
     return head

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,8 +15,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from vlitqc.errors import FormatError, InputError
+from vlitqc.formats import PACKED
 from vlitqc.formats.conversation import read_conversation
 from vlitqc.formats.names import Names
+from vlitqc.formats.streams import Content, Stream
 from vlitqc.formats.writing import wholes
 from vlitqc.types import Issue, Origin, Record, Sample, Unreadable
 
@@ -26,9 +30,15 @@ PROBE_BYTES = 1 << 20
 MAX_RESUMES = 100
 """Every resumption may have read ahead by a whole record's limit; a file that needs more is beyond saving."""
 
+MAX_TRIES = 16
+"""Places on a line where a record may begin after one that was cut short."""
+
 _CUT = "the list is cut short after this record"
-_BOM = b"\xef\xbb\xbf"
-_GAP = re.compile(rb"[\s,]*+")
+_BLANKS = b" \t\r\n\v\f"
+# A byte order mark may stand between records: files that were put together have one each.
+_GAP = re.compile(rb"[\s,]*+(?:\xef\xbb\xbf[\s,]*+)*+")
+_EDGE = re.compile(rb"(?:[\s,\0]|\xef\xbb\xbf)*+")
+_NULS = re.compile(rb"\0*+")
 # Everything up to the next bracket outside a string. No string holds a raw newline in JSON, so a newline also
 # ends one: a lost quotation mark then spoils its own line and not the rest of the file.
 _RUN = re.compile(rb'(?:[^{}\[\]"]++|"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+["\n])*+', re.DOTALL)
@@ -45,6 +55,9 @@ _ESCAPE = re.compile(
 )
 
 
+_HALF = re.compile(rb"\xed[\xa0-\xbf]")
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """A record's bytes and their place; ``raw`` is None where they are too many to hold."""
@@ -54,23 +67,26 @@ class Piece:
     line: int
     raw: bytes | None
     fault: str = ""
-    note: str = ""
-    """A warning that does not make the record unreadable."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """Warnings that do not make the record unreadable: their kinds and what they say."""
+    last: bool = False
+    """The file ends with it, and not with a line."""
 
 
-class _JsonRecords:
-    """What JSON lists and JSON lines share: pieces to records, random access, and an atomic writer."""
+class JsonRecords:
+    """What all files of JSON share: pieces to records, random access, and outputs that appear whole."""
 
     name: ClassVar[str]
-    opening: ClassVar[bytes]
-    separator: ClassVar[bytes]
-    closing: ClassVar[bytes]
-
-    layers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, path: Path, names: Names) -> None:
         self.path = path
         self.names = names
+        self.content = Content(path)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """What the text is wrapped in."""
+        return self.content.layers
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -79,34 +95,52 @@ class _JsonRecords:
 
     @property
     def suffix(self) -> str:
-        """The input's own ending, or the format's name where it has none."""
-        return self.path.suffix or f".{self.name}"
+        """The input's own ending, packed or not, with the format's name where it has none."""
+        packed = self.path.suffix if self.path.suffix in PACKED else ""
+        return (Path(self.path.name.removesuffix(packed)).suffix or f".{self.name}") + packed
 
-    def pieces(self, file: BinaryIO) -> Iterator[Piece]:
+    def pieces(self, file: Stream) -> Iterator[Piece]:
         """The records' bytes, in file order."""
         raise NotImplementedError
 
+    def parts(self, piece: Piece) -> list[Piece]:
+        """The records in a piece that is no JSON; none where it is one broken record."""
+        return []
+
+    def fields(self, value: Any) -> dict[str, Any]:
+        """The fields of a record as it stands in the file."""
+        return value if isinstance(value, dict) else {str(i): held for i, held in enumerate(value)}
+
+    def parse(self, raw: bytes, line: int = 1) -> tuple[Any, str]:
+        """The value of a record's bytes, or what is wrong with them."""
+        return parse(raw, line)
+
     def records(self, first_row: int = 0) -> Iterator[Record]:
         """Every record; memory does not grow with the file."""
-        with self.path.open("rb") as file:
-            for row, piece in enumerate(self.pieces(file), first_row):
-                digest = _digest(self.path, piece) if piece.raw is None else _sha256(piece.raw)
-                origin = Origin(str(self.path), row, piece.line, piece.start, piece.end, digest)
-                yield _record(piece.raw or b"", origin, piece.fault, piece.note)
+        row = first_row
+        with self.content.open() as file:
+            for piece in _with_fault(self.pieces(file), file):
+                for part, value, fault in self._parsed(piece):
+                    digest = self._digest(part) if part.raw is None else _sha256(part.raw)
+                    origin = Origin(str(self.path), row, part.line, part.start, part.end, digest)
+                    yield self._record(part.raw or b"", value, fault, origin, part.notes)
+                    row += 1
 
     def share(self, origin: Origin) -> float | None:
-        """By bytes."""
-        return origin.end / max(1, self.path.stat().st_size)
+        """By bytes; unknown through a layer."""
+        return None if self.layers else min(1.0, origin.end / max(1, self.path.stat().st_size))
 
     def record(self, origin: Origin) -> Record:
         """The record at ``origin``, read again."""
         try:
-            with self.path.open("rb") as file:
-                return _record(self._raw(file, origin), origin, "")
+            with self.content.open() as file:
+                raw = self._raw(file, origin)
         except OSError as error:
             raise InputError(
                 f"{self.path} cannot be read ({error.strerror}); put it back and try again"
             ) from error
+        value, fault = self.parse(raw, origin.line)
+        return self._record(raw, value, fault, origin)
 
     def _raw(self, file: BinaryIO, origin: Origin) -> bytes:
         file.seek(origin.start)
@@ -118,13 +152,69 @@ class _JsonRecords:
             )
         return raw
 
+    def _digest(self, piece: Piece) -> str:
+        digest = hashlib.sha256()
+        with self.content.open() as file:
+            left = piece.end - file.seek(piece.start)
+            while left and (data := file.read(min(CHUNK, left))):
+                digest.update(data)
+                left -= len(data)
+        return digest.hexdigest()
+
+    def _parsed(self, piece: Piece) -> Iterable[tuple[Piece, Any, str]]:
+        if piece.raw is None or piece.fault:
+            return ((piece, None, piece.fault),)
+        value, fault = self.parse(piece.raw, piece.line)
+        if fault and (parts := self.parts(piece)):
+            parts[-1] = replace(parts[-1], notes=piece.notes)
+            return [(p, None, p.fault) if p.fault else (p, *self.parse(p.raw or b"", p.line)) for p in parts]
+        if fault and piece.last:
+            fault = f"{fault}; the file ends at byte {piece.end}"
+        return ((piece, value, fault),)
+
+    def _record(
+        self, raw: bytes, value: Any, fault: str, origin: Origin, notes: tuple[tuple[str, str], ...] = ()
+    ) -> Record:
+        if not fault and not isinstance(value, dict | list):
+            fault = f"expected an object, got {_KINDS[type(value)]}"
+        record: Record
+        if fault:
+            record = Unreadable(origin, (_issue("malformed_record", "error", fault, origin),))
+        else:
+            record = self.conversation(value, origin)
+            if isinstance(record, Sample):
+                notes = (*_remarks(raw, value), *notes)
+        if not notes:
+            return record
+        told = (_issue(kind, "warning", detail, origin, record.id) for kind, detail in notes)
+        return replace(record, issues=(*record.issues, *told))
+
+    def conversation(self, value: Any, origin: Origin) -> Record:
+        """The conversation in a record's value, an object or a list."""
+        try:
+            record = read_conversation(self.fields(value), origin, self.names)
+        except RecursionError:  # pictures within pictures: JSON's own parser goes deeper than Python does
+            return Unreadable(origin, (_issue("malformed_record", "error", _TOO_DEEP, origin),))
+        if isinstance(value, list) and isinstance(record, Unreadable) and not self.names.fields:
+            fault = f"expected an object, got a list of {len(value)}; {_NAME_ELEMENTS}"
+            return Unreadable(origin, (_issue("malformed_record", "error", fault, origin),))
+        return record
+
+
+class _Sequence(JsonRecords):
+    """Records one after another, and nothing else in the file."""
+
+    opening: ClassVar[bytes]
+    separator: ClassVar[bytes]
+    closing: ClassVar[bytes]
+
     def divide(self, places: Iterable[tuple[Origin, str]], targets: Mapping[str, Path]) -> None:
-        """Every record's bytes, with this layout's separators between them."""
+        """Every record's bytes, with this layout's separators between them and the input's layers around all."""
         with ExitStack() as stack:
             drafts = stack.enter_context(wholes(dict(targets), self.files))
-            files = {name: stack.enter_context(draft.open("xb")) for name, draft in drafts.items()}
+            files = {name: stack.enter_context(self.content.create(draft)) for name, draft in drafts.items()}
             writers = {name: _Writer(file, self.separator, self.closing) for name, file in files.items()}
-            source = stack.enter_context(self.path.open("rb"))
+            source = stack.enter_context(self.content.open())
             for file in files.values():
                 file.write(self.opening)
             for origin, name in places:
@@ -133,7 +223,7 @@ class _JsonRecords:
                 file.write(self.closing)
 
 
-class JsonList(_JsonRecords):
+class JsonList(_Sequence):
     """One JSON list, streamed element by element; of a list cut short, every whole element is read."""
 
     name = "json"
@@ -147,21 +237,21 @@ class JsonList(_JsonRecords):
         A broken first line of JSON lines may begin with a bracket too. It is a list all the same if its first
         element opens an object or the bracket stands alone, or if the objects below are not lines by themselves.
         """
-        text = head.removeprefix(_BOM).lstrip()
-        if not _LIST.match(text):
+        text = _after_gap(head)
+        if not _LIST.match(text) or _begins_list_lines(text):
             return False
         first, _, later = text.partition(b"\n")
         first = first.strip()
-        opens_object = first[1:].lstrip().startswith(b"{") and not isinstance(_parse(first)[0], list)
+        opens_object = first[1:].lstrip().startswith(b"{") and not isinstance(parse(first)[0], list)
         return opens_object or first == b"[" or not _begins_lines(later)
 
-    def pieces(self, file: BinaryIO) -> Iterator[Piece]:
+    def pieces(self, file: Stream) -> Iterator[Piece]:
         """The list's elements."""
-        return _Values(file, MAX_RECORD_BYTES).in_list()
+        return Values(file, MAX_RECORD_BYTES).in_list()
 
 
-class JsonLines(_JsonRecords):
-    """One record a line; also objects over several lines, one after another.
+class JsonLines(_Sequence):
+    """One record a line; also objects over several lines, one after another, and several on one line.
 
     Raises FormatError where the file is one JSON object that is itself no conversation.
     """
@@ -173,23 +263,50 @@ class JsonLines(_JsonRecords):
 
     def __init__(self, path: Path, names: Names) -> None:
         super().__init__(path, names)
-        with path.open("rb") as file:
-            values = _Values(file, PROBE_BYTES).in_stream()
+        with self.content.open() as file:
+            values = Values(file, PROBE_BYTES).in_stream()
             first, second = next(values, None), next(values, None)
         raw = (first.raw or b"") if first is not None and not first.fault else b""
-        self._over_lines = b"\n" in raw and not _parse(raw)[1]
+        self._over_lines = b"\n" in raw and not parse(raw)[1]
         if second is None:
-            _refuse_document(path, raw)
+            self._refuse_settings(raw)
 
     @classmethod
     def fits(cls, path: Path, head: bytes) -> bool:
-        """Whether the first character is a brace, or some whole line is an object."""
-        text = head.removeprefix(_BOM).lstrip()
-        return text.startswith(b"{") or _any_object(text)
+        """Whether the first character is a brace, or some whole line is an object, or the first two are lists."""
+        text = _after_gap(head)
+        return text.startswith(b"{") or _any_object(text) or _begins_list_lines(text)
 
-    def pieces(self, file: BinaryIO) -> Iterator[Piece]:
+    def pieces(self, file: Stream) -> Iterator[Piece]:
         """Lines that are not blank, or objects where they run over several lines."""
-        return _Values(file, MAX_RECORD_BYTES).in_stream() if self._over_lines else _lines(file)
+        return Values(file, MAX_RECORD_BYTES).in_stream() if self._over_lines else _lines(file)
+
+    def parts(self, piece: Piece) -> list[Piece]:
+        """Objects one after another on a line; a record that was cut short and the one that follows it there."""
+        raw = piece.raw or b""
+        found = list(Values(io.BytesIO(raw), MAX_RECORD_BYTES).in_stream())
+        if len(found) > 1 and any(isinstance(parse(part.raw or b"")[0], dict) for part in found):
+            return [_within(piece, part.start, part.end, part.fault) for part in found]
+        opening = _FIRST_KEY.match(raw)
+        at = len(raw)
+        for _ in range(MAX_TRIES):
+            at = raw.rfind(opening[0], 1, at) if opening is not None else -1
+            if at < 0:
+                break
+            if raw[:at].rstrip()[-1] not in b"[,:" and isinstance(parse(raw[at:])[0], dict):
+                return [_within(piece, 0, at), _within(piece, at, len(raw))]
+        return []
+
+    def _refuse_settings(self, raw: bytes) -> None:
+        """Raise FormatError for a lone object that is no record, such as a file of settings."""
+        value = parse(raw)[0] if b"\n" in raw else None
+        if not isinstance(value, dict):
+            return
+        if isinstance(self.conversation(value, Origin(str(self.path), 0, 1, 0, len(raw), "")), Unreadable):
+            raise FormatError(
+                f"{self.path} is one JSON object with the keys {', '.join(list(value)[:8])}; expected a list of "
+                "records, or one record a line; pass the file that holds the records"
+            )
 
 
 class _Writer:
@@ -205,27 +322,41 @@ class _Writer:
         self._any = True
 
 
+def _after_gap(head: bytes) -> bytes:
+    """What begins after byte order marks, blanks, and the NULs that a crash leaves."""
+    return head[_EDGE.match(head).end() :]  # type: ignore[union-attr]
+
+
 def _begins_lines(text: bytes) -> bool:
     """Whether the first object is a whole line, and what follows it is the next one or nothing."""
     lines = [line.strip() for line in text.split(b"\n") if line.strip()]
     at = next((i for i, line in enumerate(lines) if line.startswith(b"{")), None)
-    if at is None or not isinstance(_parse(lines[at])[0], dict):
+    if at is None or not isinstance(parse(lines[at])[0], dict):
         return False
     return at + 1 == len(lines) or lines[at + 1].startswith(b"{")
+
+
+def _begins_list_lines(text: bytes) -> bool:
+    """Whether the first two lines are a list each, and the first one's elements are no objects."""
+    lines = [line for line in text.split(b"\n", 64)[:64] if line.strip()][:2]
+    values = [parse(line)[0] for line in lines if line.startswith(b"[")]
+    return len(values) == 2 and all(
+        isinstance(value, list) and value and not isinstance(value[0], dict | list) for value in values
+    )
 
 
 def _any_object(text: bytes) -> bool:
     """Whether some line is a whole object."""
     return any(
-        line.startswith(b"{") and isinstance(_parse(line.strip())[0], dict) for line in text.splitlines()
+        line.startswith(b"{") and isinstance(parse(line.strip())[0], dict) for line in text.splitlines()
     )
 
 
 # ---------------------------------------------------------------- bytes to pieces
 
 
-def _lines(file: BinaryIO) -> Iterator[Piece]:
-    offset = _skip_bom(file)
+def _lines(file: Stream) -> Iterator[Piece]:
+    offset = file.tell()
     number = 0
     while line := file.readline(MAX_RECORD_BYTES):
         number += 1
@@ -239,29 +370,97 @@ def _lines(file: BinaryIO) -> Iterator[Piece]:
                     break
             end = offset - rest.endswith(b"\n")
             yield Piece(start, end, number, None, f"the line is longer than {MAX_RECORD_BYTES >> 20} MiB")
-        elif raw:
+        elif raw[:1] == b"{" and raw[-1:] == b"}":
             yield Piece(start, start + len(raw), number, raw)
+        elif raw == b"{" and file.peek(1).lstrip()[:1] == b'"':
+            # From here on objects run over several lines, as where files were put together.
+            file.seek(start)
+            yield from Values(file, MAX_RECORD_BYTES, number).in_stream()
+            return
+        elif raw:
+            last = not line.endswith(b"\n")
+            yield from _odd_line(Piece(start, start + len(raw), number, raw, last=last))
 
 
-class _Values:
+def _odd_line(piece: Piece) -> Iterator[Piece]:
+    """A line without the byte order mark and the comma that stand beside its record; NULs there come apart."""
+    raw = piece.raw or b""
+    start = _EDGE.match(raw).end()  # type: ignore[union-attr]
+    end = len(raw.rstrip(_BLANKS + b",\0"))
+    if raw[end - 1 : end] not in (b"}", b"]"):
+        end = len(raw.rstrip(_BLANKS + b"\0"))
+    yield from _nul_piece(piece, 0, start)
+    if start < end:
+        yield _within(piece, start, end)
+        yield from _nul_piece(piece, end, len(raw))
+
+
+def _nul_piece(piece: Piece, start: int, end: int) -> Iterator[Piece]:
+    raw = piece.raw or b""
+    first = raw.find(b"\0", start, end)
+    if first >= 0:
+        yield _within(
+            piece, first, raw.rfind(b"\0", start, end) + 1, _nuls(raw[start:end], piece.start + start)
+        )
+
+
+def _within(piece: Piece, start: int, end: int, fault: str = "") -> Piece:
+    raw = piece.raw or b""
+    last = piece.last and end == len(raw)
+    return Piece(piece.start + start, piece.start + end, piece.line, raw[start:end], fault, last=last)
+
+
+def _nuls(raw: bytes, at: int) -> str:
+    n = raw.count(0)
+    bytes_ = "byte" if n == 1 else "bytes"
+    return f"{n} NUL {bytes_} from byte {at + raw.index(0)} on, as a crash or a full disk leaves them"
+
+
+def _with_fault(pieces: Iterator[Piece], file: Stream) -> Iterator[Piece]:
+    """The pieces; the last one tells of a broken layer, since what followed it is lost."""
+    last: Piece | None = None
+    for piece in pieces:
+        if last is not None:
+            yield last
+        last = piece
+    if file.fault is None:
+        if last is not None:
+            yield last
+    elif last is None:
+        yield Piece(file.tell(), file.tell(), 1, b"", f"nothing can be read: {file.fault}")
+    else:
+        told = ("damaged_file", f"what follows this record is lost: {file.fault}")
+        yield replace(last, notes=(*last.notes, told))
+
+
+class Values:
     """Finds where JSON values begin and end by their brackets, without holding more than one of them.
 
     ``buffer[0]`` is byte ``base`` of the file. What stands before ``keep`` may be dropped when more is read.
+    ``broken``: nothing can be told of what follows.
     """
 
-    def __init__(self, file: BinaryIO, limit: int) -> None:
+    nested: ClassVar[bool] = False
+    """Whether the list is part of something, so that what follows its end is another's business."""
+
+    def __init__(self, file: BinaryIO, limit: int, line: int = 1) -> None:
         self.file = file
         self.limit = limit
-        self.base = _skip_bom(file)
+        self.base = file.tell()
         self.buffer = b""
         self.keep = 0
-        self.line = 1
+        self.line = line
         self.counted = 0
         self.resumes = 0
+        self.broken = False
 
     def in_list(self) -> Iterator[Piece]:
         """The elements of the list that the file is."""
-        self._gap(0)
+        self.gap(0)
+        if nuls := _NULS.match(self.buffer, self.keep).end() - self.keep:  # type: ignore[union-attr]
+            told = _nuls(self.buffer[self.keep : self.keep + nuls], self.base + self.keep)
+            yield self.piece(self.keep, self.keep + nuls, told)
+            self.gap(self.keep + nuls)
         yield from self._values(self.keep + 1, closing=True)
 
     def in_stream(self) -> Iterator[Piece]:
@@ -271,58 +470,62 @@ class _Values:
     def _values(self, at: int, *, closing: bool) -> Iterator[Piece]:
         held: Piece | None = None  # until it is known whether anything follows
         while True:
-            indent = self._gap(at)
+            indent = self.gap(at)
             start = self.keep
             ended = start == len(self.buffer)
             if held is not None:
-                yield replace(held, note=_CUT) if ended and closing else held
+                yield replace(held, notes=(("list_cut_short", _CUT),)) if ended and closing else held
                 held = None
             if ended:
                 return
             if closing and self.buffer[start] == ord("]"):
-                self._gap(start + 1)
+                if self.nested:
+                    return
+                self.gap(start + 1)
+                if self.buffer[self.keep : self.keep + 1] == b"[":  # lists that were put together
+                    at = self.keep + 1
+                    continue
                 if self.keep < len(self.buffer):
-                    yield self._rest("something follows the end of the list; a file holds one list")
+                    yield self.rest("something that is no list follows the end of the list")
                 return
-            end = self._end(start)
+            end = self.end(start)
             if end is not None:
                 at = end
-                held = self._piece(self.keep, end, "")
+                held = self.piece(self.keep, end, "")
             else:
                 resume = self._resume(indent)
                 fault = f"the record that starts in line {self.line} is never closed (cut short, or a bracket lost)"
                 if resume is None:
-                    yield self._rest(fault)
+                    yield self.rest(fault)
                     return
                 at = resume
                 broken = self.buffer[self.keep : resume].rstrip(b" \t\r\n,")
-                held = self._piece(self.keep, self.keep + len(broken), fault)
+                held = self.piece(self.keep, self.keep + len(broken), fault)
 
-    def _gap(self, at: int) -> bytes:
+    def gap(self, at: int) -> bytes:
         """Move ``keep`` from ``at`` over space and commas to the next value; its indentation."""
-        self._move(at)
+        self.move(at)
         length = 0
         while True:
             # Long stretches of blanks are dropped but for their last line, which tells the indentation.
             end = _GAP.match(self.buffer, self.keep + length).end()  # type: ignore[union-attr]
-            if end < len(self.buffer):
+            if end < len(self.buffer) and not (self.buffer[end] == 0xEF and end + 3 > len(self.buffer)):
                 break
             newline = self.buffer.rfind(b"\n", self.keep, end)
             if newline > self.keep:
-                self._move(newline)
+                self.move(newline)
             length = end - self.keep
-            if not self._more():
-                end = len(self.buffer)
+            if not self.more():
                 break
         gap = self.buffer[self.keep : end]
-        self._move(end)
+        self.move(end)
         return gap[gap.rfind(b"\n") + 1 :] if b"\n" in gap else b""
 
-    def _move(self, to: int) -> None:
+    def move(self, to: int) -> None:
         self.line += self.buffer.count(b"\n", self.counted, to)
         self.keep = self.counted = to
 
-    def _more(self) -> bool:
+    def more(self) -> bool:
         """Read on, twice as much each time a value needs it, and drop what is done with. False at the end."""
         data = self.file.read(max(CHUNK, len(self.buffer) - self.keep))
         if not data:
@@ -333,7 +536,7 @@ class _Values:
         self.keep = 0
         return True
 
-    def _end(self, start: int) -> int | None:
+    def end(self, start: int) -> int | None:
         """Where the value at ``start`` ends; None if the file ends first or the value is over the limit."""
         first = self.buffer[start]
         if first in b"{[":
@@ -355,7 +558,7 @@ class _Values:
             if at == len(self.buffer) or in_string:
                 if len(self.buffer) - self.keep > self.limit:
                     return None
-                if self._more():
+                if self.more():
                     continue
                 if in_string:
                     return None
@@ -379,7 +582,7 @@ class _Values:
                     # In ASCII a closing bracket stands two after its opening one. Any other has lost its partner.
                     return at if bracket == buffer[self.keep] + 2 else None
             done = at - self.keep
-            if size - self.keep > self.limit or not self._more():
+            if size - self.keep > self.limit or not self.more():
                 return None
 
     def _resume(self, indent: bytes) -> int | None:
@@ -392,35 +595,21 @@ class _Values:
         done = 0
         while (place := self.buffer.find(line, self.keep + done)) < 0:
             done = max(0, len(self.buffer) - self.keep - len(line))
-            if len(self.buffer) - self.keep > self.limit or not self._more():
+            if len(self.buffer) - self.keep > self.limit or not self.more():
                 return None
         return place
 
-    def _piece(self, start: int, end: int, fault: str) -> Piece:
+    def piece(self, start: int, end: int, fault: str) -> Piece:
         return Piece(self.base + start, self.base + end, self.line, self.buffer[start:end], fault)
 
-    def _rest(self, fault: str) -> Piece:
+    def rest(self, fault: str) -> Piece:
         """From ``keep`` to the end of the file."""
+        self.broken = True
         end = self.file.seek(0, os.SEEK_END)
         start = self.base + self.keep
         whole = end == self.base + len(self.buffer)
-        return Piece(start, end, self.line, self.buffer[self.keep :] if whole else None, fault)
-
-
-def _skip_bom(file: BinaryIO) -> int:
-    if file.read(len(_BOM)) == _BOM:
-        return len(_BOM)
-    return file.seek(0)
-
-
-def _digest(path: Path, piece: Piece) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        left = piece.end - file.seek(piece.start)
-        while left and (data := file.read(min(CHUNK, left))):
-            digest.update(data)
-            left -= len(data)
-    return digest.hexdigest()
+        told = f"{fault}; the file ends at byte {end}"
+        return Piece(start, end, self.line, self.buffer[self.keep :] if whole else None, told)
 
 
 def _sha256(raw: bytes) -> str:
@@ -428,35 +617,6 @@ def _sha256(raw: bytes) -> str:
 
 
 # ---------------------------------------------------------------- pieces to records
-
-
-def _record(raw: bytes, origin: Origin, fault: str, note: str = "") -> Record:
-    record = _read(raw, origin, fault)
-    if note:
-        issue = _issue("list_cut_short", "warning", note, origin, record.id)
-        return replace(record, issues=(*record.issues, issue))
-    return record
-
-
-def _read(raw: bytes, origin: Origin, fault: str) -> Record:
-    if not fault:
-        value, fault = _parse(raw, origin.line)
-    if not fault and not isinstance(value, dict):
-        fault = f"expected an object, got {_KINDS[type(value)]}"
-    if fault:
-        return Unreadable(origin, (_issue("malformed_record", "error", fault, origin),))
-    record = _conversation(value, origin)
-    if isinstance(record, Sample) and b"\\ud" in raw.lower() and _paired(raw.decode("utf-8"))[1]:
-        issue = _issue("broken_character", "warning", _BROKEN, origin, record.id)
-        return replace(record, issues=(*record.issues, issue))
-    return record
-
-
-def _conversation(value: dict[str, Any], origin: Origin) -> Record:
-    try:
-        return read_conversation(value, origin)
-    except RecursionError:  # pictures within pictures: JSON's own parser goes deeper than Python does
-        return Unreadable(origin, (_issue("malformed_record", "error", _TOO_DEEP, origin),))
 
 
 _TOO_DEEP = "nested too deeply to be read"
@@ -471,19 +631,67 @@ _KINDS = {
 _BROKEN = "half of a surrogate pair (\\ud800 to \\udfff) is no character; it is read as U+FFFD"
 
 
-def _parse(raw: bytes, line: int = 1) -> tuple[Any, str]:
+_NAME_ELEMENTS = "say which is which, such as --map instruction=0 --map response=1 --map image=2"
+
+
+def parse(raw: bytes, line: int = 1) -> tuple[Any, str]:
     """The value, or what is wrong with it. NaN, Infinity and repeated keys pass, as in Python's json."""
+    fault = ""
     try:
-        text = raw.decode("utf-8")
+        text = _decoded(raw)
         return json.loads(_paired(text)[0] if b"\\u" in raw else text), ""
     except UnicodeDecodeError as error:
         return None, f"not valid UTF-8: byte {raw[error.start]:#04x} at byte {error.start} of the record"
     except json.JSONDecodeError as error:
-        return None, f"not valid JSON: {error.msg} in line {line + error.lineno - 1}, column {error.colno}"
+        fault = f"not valid JSON: {error.msg} in line {line + error.lineno - 1}, column {error.colno}"
     except ValueError as error:
-        return None, f"not valid JSON: {error}"
+        fault = f"not valid JSON: {error}"
     except RecursionError:
         return None, _TOO_DEEP
+    return None, f"{_nuls(raw, 0)}; {fault}" if b"\0" in raw else fault
+
+
+def _decoded(raw: bytes) -> str:
+    """As UTF-8. Halves of a surrogate pair written as three bytes each are joined, a lone one becomes U+FFFD."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        if not _HALF.search(raw):
+            raise
+        halves = raw.decode("utf-8", "surrogatepass")
+        return halves.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _remarks(raw: bytes, value: Any) -> Iterator[tuple[str, str]]:
+    """What is odd in a record that can be read all the same."""
+    if (b"\\u" in raw and _paired(_decoded(raw))[1]) or (b"\xed" in raw and _lone_half(raw)):
+        yield "broken_character", _BROKEN
+    if isinstance(value, dict) and any(raw.count(f'"{key}"'.encode()) > 1 for key in value):
+        for key, n in _counted(raw).items():
+            if n > 1:
+                yield "duplicate_key", f"the key '{key}' stands {n} times in the record; the last one is read"
+
+
+def _counted(raw: bytes) -> Counter[str]:
+    """How often each key of the record stands in it."""
+    keys: list[str] = []
+
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys[:] = [key for key, _ in pairs]  # the outermost object ends last
+        return dict(pairs)
+
+    text = _paired(_decoded(raw))[0]
+    if text.lstrip().startswith('"'):  # a member of an object comes with its key
+        text = f"{{{text}}}"
+    try:
+        json.loads(text, object_pairs_hook=collect)
+    except RecursionError:  # with the hook the parser does not go quite as deep as it has gone without
+        return Counter()
+    return Counter(keys)
+
+
+def _lone_half(raw: bytes) -> bool:
+    return bool(_HALF.search(raw)) and _decoded(raw).count("\ufffd") > raw.count("\ufffd".encode())
 
 
 def _paired(text: str) -> tuple[str, int]:
@@ -499,27 +707,6 @@ def _paired(text: str) -> tuple[str, int]:
         return "\\ufffd" if match[1] else match[0]
 
     return _ESCAPE.sub(pair, text), broken
-
-
-def _refuse_document(path: Path, raw: bytes) -> None:
-    """Raise FormatError for a lone document that is no record, such as COCO's annotations or a settings file."""
-    value = _parse(raw)[0]
-    if not isinstance(value, dict):
-        return
-    inner = {key: held for key, held in value.items() if _holds_objects(held)}
-    record = _conversation(value, Origin(str(path), 0, 1, 0, len(raw), ""))
-    if isinstance(record, Unreadable) and (inner or b"\n" in raw):
-        told = f"{path} is one JSON object with the keys {', '.join(list(value)[:8])}"
-        longest = max(inner, key=lambda key: len(inner[key]), default=None)
-        cure = "pass the file that holds the records"
-        if longest is not None:
-            cure = f"if its '{longest}' are records: jq -c '.{longest}[]' {path.name} > records.jsonl"
-        raise FormatError(f"{told}; expected a list of records, or one record a line; {cure}")
-
-
-def _holds_objects(held: Any) -> bool:
-    items = held.values() if isinstance(held, dict) else held if isinstance(held, list) else ()
-    return isinstance(next(iter(items), None), dict)
 
 
 def _issue(kind: str, severity: Any, detail: str, origin: Origin, id: str = "") -> Issue:

@@ -1,8 +1,9 @@
-"""A bigram language model of English for text readability, with a unigram model for other languages.
+"""A bigram language model of English for text readability, which tells other languages from it.
 
 Counts: Norvig's Google Web 1T lists ("Natural Language Corpus Data", in *Beautiful Data*, 2009), read as
-plain data files from the package ``wordsegment``; word frequencies of other languages and of newer English
-words come from ``wordfreq``. Nothing is downloaded and no model code of either package is run.
+plain data files from the package ``wordsegment``; word frequencies of newer English words, and of other
+languages to tell them by, come from ``wordfreq``. Nothing is downloaded and no model code of either package is
+run.
 
 Estimates (natural logarithm; c = count, N = tokens of the corpus):
 
@@ -22,7 +23,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -31,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlitqc.errors import ModelUnavailable
+from vlitqc.language import not_known
 from vlitqc.types import ModelRef, Scale, TextLikelihood
 
 # Tokens in the Web 1T corpus; the files hold its most frequent words only, so their sum is smaller.
@@ -38,8 +40,6 @@ _CORPUS_TOKENS = 1_024_908_267_229.0
 _BACKOFF = 0.4
 _LOG_BACKOFF = math.log(_BACKOFF)
 _LOG_FLOOR = -math.log(_CORPUS_TOKENS)
-# wordfreq's scale starts at Zipf 0, once in 10^9 words; it takes the place of 1/N, as it names no N.
-_LOG_FLOOR_WORDFREQ = -9 * math.log(10)
 # Three letters already part noise from prose (AUC 1.00 on captions); more would only charge names and typing
 # errors of good text, which blurs the reading of word order (AUC real vs shuffled 0.957 at 3, 0.952 at 6).
 _MAX_SPELLED = 3
@@ -210,10 +210,8 @@ class BigramLM:
     ``oov_share``, the share of words that no word list knows. ``n_tokens`` counts the scored words: numbers,
     code, links and image tokens are not words.
 
-    ``model`` is ``bigram:en``, ``unigram:<language>``, or ``""`` where the text was not measured. A unigram
-    model knows no order and has no ``slor``: each known word adds 0, so its values are at most 0 and only
-    unknown words lower them. They say whether the text consists of words, on the same scale and zero, but do
-    not compare with English values near or above 0.
+    ``model`` is ``bigram:en``, or ``""`` where the text was not measured: it is too short, or in another
+    language, which ``language`` names.
 
     Args:
         ref: what the model is.
@@ -251,8 +249,8 @@ class BigramLM:
     def likelihood(self, texts: Sequence[str]) -> list[TextLikelihood]:
         """One answer a text, in order; see the class and the module for the formula.
 
-        ``value`` is None with the reason ``fewer than 3 words`` or ``language <xx> not supported by this
-        model``. Raises what :meth:`load` raises.
+        ``value`` is None with the reason ``fewer than 3 words``, or where the text is not in English. Raises what
+        :meth:`load` raises.
         """
         self.load()
         languages = [_script_language(text) for text in texts]
@@ -267,14 +265,9 @@ class BigramLM:
         refined = self._refine([prose[i] for i in doubtful], [languages[i] for i in doubtful])
         for i, language in zip(doubtful, refined, strict=True):
             languages[i] = language
-        supported = frozenset(self._common.languages) if self._common is not None else frozenset({"en"})
         for i, language in enumerate(languages):
-            if language == "en":
-                continue
-            if language in supported:
-                rows[i] = _score_unigram(prose[i], language)
-            else:
-                rows[i] = _unmeasured(f"language {language} not supported by this model", language)
+            if language != "en":
+                rows[i] = _unmeasured(not_known(language, ("en",)), language)
         return rows
 
     def _score_english(self, prose: list[str]) -> list[TextLikelihood]:
@@ -423,26 +416,3 @@ def _script_language(text: str) -> str:
         weight["HIRAGANA"] = weight.get("HIRAGANA", 0) + weight.pop("CJK")
     best = max(weight, key=lambda name: weight[name])
     return _SCRIPT_LANGUAGE.get(best) or _UNSUPPORTED_SCRIPT.get(best, "und")
-
-
-def _score_unigram(prose: str, language: str) -> TextLikelihood:
-    import wordfreq
-    from wordfreq.tokens import lossy_tokenize
-
-    words: Iterable[str] = lossy_tokenize(prose, language)
-    known: dict[str, float] = wordfreq.get_frequency_dict(language)
-    model = f"unigram:{language}"
-    log_p: list[float] = []
-    charges: list[float] = []
-    for word in words:
-        if not word[0].isalpha():
-            continue
-        frequency = known.get(word, 0.0)
-        charge = 0.0 if frequency > 0 else (1 - min(len(word), _MAX_SPELLED)) * math.log(10)
-        charges.append(charge)
-        log_p.append(math.log(frequency) if frequency > 0 else _LOG_FLOOR_WORDFREQ + charge)
-    n = len(log_p)
-    if n < MIN_WORDS:
-        return _unmeasured(f"fewer than {MIN_WORDS} words", language, n)
-    oov = sum(charge < 0 for charge in charges) / n
-    return TextLikelihood(sum(charges) / n, None, model, language, n, sum(log_p) / n, None, oov)

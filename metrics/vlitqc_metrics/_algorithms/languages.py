@@ -1,12 +1,33 @@
-"""Which texts of a batch are in a language that a metric's model does not know."""
+"""The languages of a batch's texts, and which of them a metric's model does not know."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from vlitqc.types import Batch, LanguageModel
-from vlitqc_metrics._algorithms.texts import turn_likelihoods
+import numpy as np
+from numpy.typing import NDArray
+
+from vlitqc.language import language_name, not_known
+from vlitqc.types import Batch, Features, FeatureStore, LanguageModel, TextLikelihood
+from vlitqc_metrics._algorithms.texts import instructions, responses, turn_likelihoods
+
+Side = Literal["instruction", "response"]
+ANY = "any"
+_NO_ROWS = np.empty(0, np.int64)
+
+
+def turn_languages(batch: Batch, detector: LanguageModel) -> list[tuple[str, str]]:
+    """The language of every turn's (instruction, response), as ISO 639 codes.
+
+    A text of one or two words passes for English; the other side then speaks for it.
+    """
+
+    def told(text: TextLikelihood, other: TextLikelihood) -> str:
+        return text.language if text.value is not None or text.language != "en" else other.language
+
+    return [(told(asked, said), told(said, asked)) for asked, said in turn_likelihoods(batch, detector)]
 
 
 class KnownLanguages:
@@ -15,15 +36,17 @@ class KnownLanguages:
     Args:
         detector: a language model, asked once a batch for every text, whose answers name the language. Without
             one no text counts as foreign, nor does a text whose language it leaves open (``""``).
-        languages: ISO 639-1 codes.
+        languages: ISO 639-1 codes, or ``any`` for a model of every language.
 
     Raises:
-        TypeError: ``languages`` is no list of such codes.
+        TypeError: ``languages`` is neither ``any`` nor a list of such codes.
     """
 
     def __init__(self, detector: LanguageModel | None, languages: Sequence[str]) -> None:
+        if languages == ANY:
+            detector, languages = None, ()
         if isinstance(languages, str) or not all(isinstance(c, str) and c.isalpha() for c in languages):
-            raise TypeError(f"languages must be a list of codes such as ['en'], got {languages!r}")
+            raise TypeError(f"languages must be 'any' or a list of codes such as ['en'], got {languages!r}")
         self.detector = detector
         self.codes = tuple(languages)
 
@@ -32,15 +55,64 @@ class KnownLanguages:
         """Equal only where the same texts count as foreign; short and safe as part of a file name."""
         return () if self.detector is None else (self.detector.ref.key, *self.codes)
 
-    def foreign(self, batch: Batch, side: Literal["instruction", "response"]) -> list[list[str | None]]:
+    def foreign(self, batch: Batch, side: Side) -> list[list[str | None]]:
         """For each turn of each sample the language of that side's text if it is not known, else None."""
         if self.detector is None:
             return [[None] * len(sample.turns) for sample in batch.samples]
-        found = iter(turn_likelihoods(batch, self.detector))
-        codes = [[next(found)[side == "response"].language for _ in s.turns] for s in batch.samples]
+        found = iter(turn_languages(batch, self.detector))
+        codes = [[next(found)[side == "response"] for _ in sample.turns] for sample in batch.samples]
         return [[None if code in ("", *self.codes) else code for code in row] for row in codes]
 
     def reason(self, foreign: Sequence[str | None], otherwise: str) -> str:
         """Why a sample has no text to score: the first of its foreign languages, or ``otherwise``."""
         code = next((code for code in foreign if code is not None), None)
-        return otherwise if code is None else f"language {code} not supported by this model"
+        return otherwise if code is None else not_known(code, self.codes)
+
+    def features(self, batch: Batch, side: Side, *, spoken: bool = False) -> dict[str, Features]:
+        """What ``left_out`` needs of a batch: a row for every turn, or only for those with a text (``spoken``)."""
+        if self.detector is None:
+            return {}
+        texts, index = instructions(batch) if side == "instruction" else responses(batch)
+        flat = [code or "" for row in self.foreign(batch, side) for code in row]
+        rows = [i for i, text in enumerate(texts) if text or not spoken]
+        return {self._feature(side): Features([flat[i] for i in rows], index[rows])}
+
+    def left_out(self, store: FeatureStore, side: Side, sample_of: NDArray[np.int64] = _NO_ROWS) -> LeftOut:
+        """Which texts are not known, and which rows of another feature, whose samples are ``sample_of``, are theirs.
+
+        Both features have a row for the same turns; a sample that lacks either counts as known.
+        """
+        rows = np.zeros(len(sample_of), dtype=bool)
+        if self.detector is None:
+            return LeftOut(rows, Counter(), self.codes)
+        codes, index = store.strings(self._feature(side))
+        n = store.n_samples
+        whole = np.bincount(index, minlength=n) == np.bincount(sample_of, minlength=n)
+        told = np.array([code != "" for code in codes], dtype=bool)
+        rows[whole[sample_of]] = told[whole[index]]
+        return LeftOut(rows, Counter(code for code in codes if code), self.codes)
+
+    def _feature(self, side: Side) -> str:
+        return "-".join(["foreign", side, *self.key])
+
+
+class LeftOut:
+    """Texts that a metric leaves out because its model does not know their language."""
+
+    def __init__(self, rows: NDArray[np.bool_], codes: Counter[str], known: Sequence[str]) -> None:
+        self.rows = rows
+        self.codes = codes
+        self.known = known
+
+    def details(self) -> dict[str, dict[str, int]]:
+        """For a scorecard: how many texts of each language; nothing where none is left out."""
+        told = {language_name(code): n for code, n in self.codes.most_common()}
+        return {"left_out_languages": told} if told else {}
+
+    def reason(self, otherwise: str) -> str:
+        """Why there is nothing to score: the most frequent of the languages, or ``otherwise``."""
+        return not_known(self.codes.most_common(1)[0][0], self.known) if self.codes else otherwise
+
+    def missing(self, otherwise: str) -> str:
+        """Why a sample has no value where others do."""
+        return f"{otherwise}, or {self.reason(otherwise)}" if self.codes else otherwise

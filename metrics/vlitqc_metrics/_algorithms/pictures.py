@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from vlitqc.errors import VlitqcError, as_reason
 from vlitqc.types import Batch, Image, ImageScorer, MetricSpec, Rgb, Sample, Score
 
 TEXT_ONLY = "text-only"
+NOUNS = {"image": ("image", "images"), "video": ("video", "videos"), "audio": ("sound", "sounds")}
 
 Values = Callable[[list[Rgb]], Iterable[float]]
 """One number a picture, in order."""
@@ -16,13 +18,16 @@ Values = Callable[[list[Rgb]], Iterable[float]]
 def no_picture(sample: Sample, images: Sequence[Image]) -> Score:
     """The score of a sample none of whose pictures, ``images``, can be used.
 
-    A fault where there are pictures; else ``text-only`` for a sample without any media, and the kinds of its
-    media for one that has only others.
+    A fault where there are pictures; else ``text-only`` for a sample without any media, and how many media it
+    has of other kinds.
     """
     if images:
         return Score(reason=f"image unreadable: {images[0].fault}", fault=True)
-    kinds = list(dict.fromkeys(media.kind for media in sample.media))
-    return Score(reason=f"no picture, only {' and '.join(kinds)}" if kinds else TEXT_ONLY)
+    counts = Counter(media.kind for media in sample.media)
+    if not counts:
+        return Score(reason=TEXT_ONLY)
+    held = " and ".join(f"{n} {NOUNS[kind][n > 1]}" for kind, n in counts.items())
+    return Score(reason=f"no image: the record has {held}, which this metric does not see")
 
 
 def mean_over_pictures(

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlitqc.media_tokens import strip_media_tokens
-from vlitqc.types import Batch, Cost, Features, FeatureStore, Sample, Tag, Tagger
+from vlitqc.types import Batch, Cost, Features, FeatureStore, LanguageModel, Sample, Tag, Tagger
+from vlitqc_metrics._algorithms.languages import KnownLanguages, LeftOut
 from vlitqc_metrics._algorithms.texts import instructions
 
 
@@ -32,10 +33,15 @@ def cost_of_sample(tagger: JudgedTagger, sample: Sample) -> Cost:
 
 @dataclass(frozen=True, slots=True)
 class StoredTasks:
-    """The tag of every instruction of a run, in order, and the sample of each, ``int64[n]``."""
+    """The tag of every instruction of a run in a language that the tagger knows, in order.
+
+    ``index`` is the sample of each, ``int64[n]``, and ``turns`` its row among all turns of the run.
+    """
 
     tags: list[Tag]
     index: NDArray[np.int64]
+    turns: NDArray[np.int64]
+    left_out: LeftOut
 
     def known(self) -> tuple[list[str], NDArray[np.int64]]:
         """The tasks of the instructions that have one, and the sample of each."""
@@ -54,14 +60,14 @@ class StoredTasks:
         """Why there is no task at all: no instruction, or the most frequent failure."""
         failures = Counter(why for _, why in self.failures())
         if not failures:
-            return "no instruction"
+            return self.left_out.reason("no instruction")
         return f"no instruction could be tagged: {failures.most_common(1)[0][0]}"
 
     def why_missing(self) -> str:
         """Why a sample has no task when others do."""
         failures = Counter(why for _, why in self.failures())
         if not failures:
-            return "no instruction"
+            return self.left_out.missing("no instruction")
         return f"no instruction, or it could not be tagged: {failures.most_common(1)[0][0]}"
 
 
@@ -73,19 +79,29 @@ def task_feature(tagger: Tagger) -> str:
 class TaskMetric:
     """A metric on the tasks of a tagger.
 
+    With a ``language_model`` an instruction whose language is none of ``languages`` is left out, because a tagger
+    of one language finds nonsense in another; without one every instruction is taken for one of them.
+
     With a tagger that asks a judge it is ``Judged``, and ``cost_shared`` names the cost that it shares with all
     others of the same tagger, since the judge is asked once for them.
     """
 
-    def __init__(self, tagger: Tagger) -> None:
+    def __init__(
+        self,
+        tagger: Tagger,
+        *,
+        language_model: LanguageModel | None = None,
+        languages: Sequence[str] = ("en",),
+    ) -> None:
         self.tagger = tagger
+        self.known = KnownLanguages(language_model, languages)
         if isinstance(tagger, JudgedTagger):
             # Only then is the metric Judged. A partial, unlike a closure, travels between processes.
             self.cost: Callable[[Sample], Cost] = partial(cost_of_sample, tagger)
             self.cost_shared = task_feature(tagger)
 
 
-def tag_tasks(batch: Batch, tagger: Tagger) -> dict[str, Features]:
+def tag_tasks(batch: Batch, tagger: Tagger, known: KnownLanguages) -> dict[str, Features]:
     """The tagger's proposal for every turn, asked for once however many metrics need it."""
 
     def compute() -> Features:
@@ -94,17 +110,16 @@ def tag_tasks(batch: Batch, tagger: Tagger) -> dict[str, Features]:
         return Features(tagger.propose(texts, n_images), index)
 
     name = task_feature(tagger)
-    return {name: batch.memo(name, compute)}
+    return {name: batch.memo(name, compute), **known.features(batch, "instruction")}
 
 
-def stored_tasks(store: FeatureStore, tagger: Tagger) -> StoredTasks:
-    """The tag of every turn of the run, settled once however many metrics need it."""
-
-    def compute() -> StoredTasks:
-        proposals, index = store.strings(task_feature(tagger))
-        return StoredTasks(tagger.settle(proposals), index)
-
-    return store.memo(task_feature(tagger), compute)
+def stored_tasks(store: FeatureStore, tagger: Tagger, known: KnownLanguages) -> StoredTasks:
+    """The tag of every turn of the run in a known language; all are settled once however many metrics need it."""
+    proposals, index = store.strings(task_feature(tagger))
+    tags = store.memo(task_feature(tagger), lambda: tagger.settle(proposals))
+    left_out = known.left_out(store, "instruction", index)
+    turns = np.flatnonzero(~left_out.rows)
+    return StoredTasks([tags[i] for i in turns], index[turns], turns, left_out)
 
 
 def task_of_samples(tasks: Sequence[str], index: NDArray[np.int64], n: int) -> list[str | None]:

@@ -1,0 +1,106 @@
+"""Writing into a run directory: each file whole or not at all, and a refusal of the disk as a sentence."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlitqc.errors import RunError
+from vlitqc.formats.writing import whole
+from vlitqc.types import FloatArray
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DRAFT = re.compile(r"\..+\.\d+(\.part|\.old)?|\..+\.new")
+"""The names of drafts: ``.00007.4711``, ``.run.json.4711.part``, ``.report.html.new``."""
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Within it every OSError is one of writing at ``place``, and becomes a RunError with its cure."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise RunError(
+                f"no space left for {place} ({os.strerror(error.errno)}); free some and run the same command, "
+                "which takes over what is finished"
+            ) from error
+        raise RunError(
+            f"cannot write {place} ({error.strerror or error}); name another place with --out"
+        ) from error
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write or replace a JSON file."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with writing(path), whole(path, ()) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write or replace a parquet file."""
+    with writing(path), whole(path, ()) as draft:
+        pq.write_table(table, draft, compression="zstd")
+
+
+def write_vectors(path: Path, blocks: Iterable[FloatArray], shape: tuple[int, int]) -> None:
+    """Write or replace a ``.npy`` file of ``shape`` with the rows of ``blocks``, one block in memory at a time.
+
+    Not through a memory map: there a full disk kills the process instead of raising an error.
+    """
+    with writing(path), whole(path, ()) as draft, draft.open("xb") as stream:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for block in blocks:
+            if block.shape[1:] != shape[1:]:
+                raise ValueError(f"vectors of {block.shape[1:]} among vectors of {shape[1:]}")
+            stream.write(np.ascontiguousarray(block, "<f4").data)
+
+
+def save(path: Path, array: np.ndarray[Any, Any]) -> None:
+    """``numpy.save`` whose error on a full disk says so: numpy's own drops the cause."""
+    array = np.ascontiguousarray(array)
+    with path.open("xb") as stream:
+        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(array))
+        stream.write(array.data)
+
+
+def sync(path: Path) -> None:
+    """Have a file or a folder's entries reach the disk itself."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def is_draft(name: str) -> bool:
+    """Whether a file of this name, in a run directory, is one that was not finished."""
+    return _DRAFT.fullmatch(name) is not None
+
+
+def sweep(*folders: Path) -> None:
+    """Delete what killed runs left half-written in these folders, which nobody else is writing into."""
+    for folder in folders:
+        for path in folder.glob(".*"):
+            if is_draft(path.name):
+                remove(path)

@@ -1,0 +1,277 @@
+"""A run's input: the paths as they were given, what its files were when they were scored, where its run is kept."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlitqc.engine.disk import is_draft, writing
+from vlitqc.errors import InputError, RunError, UsageError
+from vlitqc.formats import Reader, open_input, stem_of
+from vlitqc.formats.names import Names
+from vlitqc.formats.writing import whole
+from vlitqc.media import default_image_root
+from vlitqc.types import Record, Sample
+
+Data = str | Path | Sequence[str | Path] | Sequence[Mapping[str, Any]]
+"""A file, a folder, a glob pattern, several of these, or the records themselves."""
+
+FILES_LISTED = 1000
+"""So many files are in ``run.json`` one by one; those after them are in the sha256 over all."""
+ROOT_PROBE = 64
+"""How many pictures are looked for when the image root is not given."""
+ROOT_RECORDS = 2000
+"""How many records are read for them: data without pictures is not read to its end."""
+
+_IN_MEMORY = "input.jsonl"
+
+
+def given(data: Data) -> list[Path] | None:
+    """The paths of an input; None for records in memory.
+
+    Raises UsageError where there is nothing, or paths and records are mixed.
+    """
+    if isinstance(data, str | Path):
+        return [Path(data)]
+    if not data:
+        raise UsageError("there are no records to score; pass one or more")
+    paths = [Path(item) for item in data if isinstance(item, str | Path)]
+    if paths and len(paths) < len(data):
+        raise UsageError("paths and records are mixed; pass one or the other")
+    return paths or None
+
+
+def opened(paths: Sequence[Path], format: str | None, names: Names) -> Reader:
+    """The reader of paths from ``given``; its records name their files absolutely, links as they are."""
+    found = [path.absolute() for path in paths]
+    return open_input(found[0] if len(found) == 1 else found, format, names)
+
+
+def home(paths: Sequence[Path]) -> tuple[Path, str]:
+    """The folder in which an input's run and outputs are kept, and the name that they begin with.
+
+    Beside a file or a folder, under its own name. For several paths and for patterns it is the name of the folder
+    that they have in common, beside it; or inside it where that is the working directory or one above, since
+    nobody looks for results there.
+    """
+    if len(paths) == 1 and not _is_pattern(paths[0]):
+        path = paths[0] if paths[0].name not in ("", "..") else paths[0].resolve()
+        return path.parent, stem_of(path)
+    common = Path(os.path.commonpath([os.path.normpath(_fixed(path).absolute()) for path in paths]))
+    if common.is_file():
+        common = common.parent
+    inside = Path.cwd().is_relative_to(common.resolve())
+    return common if inside else common.parent, common.name or "input"
+
+
+def run_of(paths: Sequence[Path]) -> Path:
+    """Where the run of an input is kept unless the user says otherwise."""
+    folder, name = home(paths)
+    return folder / f"{name}.vlitqc"
+
+
+def target_of(paths: Sequence[Path] | None, out: str | Path | None) -> Path:
+    """The run directory for an input; for records in memory ``out`` must say.
+
+    Raises UsageError where the folder holds anything but a run of this input, or is a part of the input.
+    """
+    if paths is None:
+        if out is None:
+            raise UsageError("records without a file need out=DIR, the folder for the run")
+        target = Path(out)
+        paths = [target.absolute() / _IN_MEMORY]
+    else:
+        target = Path(out) if out is not None else run_of(paths)
+        above = next((p for p in paths if p.is_dir() and target.resolve().is_relative_to(p.resolve())), None)
+        if above is not None:
+            raise UsageError(f"{target} lies in the input {above}; pass --out DIR, a folder outside it")
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{target} is a file; pass --out DIR, the folder for the run")
+    if not target.is_dir():
+        return target
+    told = paths_in(target)
+    # A run that was killed before its first words has only these.
+    if told is None and not all(
+        path.name in (".lock", _IN_MEMORY) or is_draft(path.name) for path in target.iterdir()
+    ):
+        raise UsageError(f"{target} holds other files; pass --out DIR, an empty or a new folder")
+    if told is not None and is_other(told, paths):
+        raise UsageError(f"{target} holds the run of {in_words(told)}; pass --out DIR to keep both")
+    return target
+
+
+def is_other(told: Sequence[Path], paths: Sequence[Path]) -> bool:
+    """Whether a run's input is another than ``paths``.
+
+    It is the same if more paths have come in; and one that is gone was moved, not replaced.
+    """
+    ours = {path.resolve() for path in paths}
+    return any(path.resolve() not in ours and (path.exists() or _is_pattern(path)) for path in told)
+
+
+def paths_in(target: Path) -> list[Path] | None:
+    """The paths of the run in a folder, or None where the folder holds no run of ours."""
+    try:
+        info = json.loads((target / "run.json").read_text(encoding="utf-8"))
+        told = info["input"]
+        # An older version's run has a single path; it is taken up like any other.
+        return [Path(path) for path in told.get("paths", [told["path"]])] if "plan" in info else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def in_words(paths: Sequence[Path]) -> str:
+    """The first path, and how many more there are."""
+    return f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}"
+
+
+def materialise(data: Data, target: Path) -> list[Path]:
+    """Records in memory as a file in the run directory."""
+    assert not isinstance(data, str | Path)  # those are paths already
+    try:
+        lines = [json.dumps(record, ensure_ascii=False) for record in data]
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"a record cannot be written as JSON: {error}; pass texts, numbers and paths"
+        ) from error
+    path = target.absolute() / _IN_MEMORY
+    text = "".join(f"{line}\n" for line in lines)
+    with writing(path), whole(path, ()) as draft:
+        # Half a surrogate pair has no UTF-8 form; its backslash form is the JSON escape that the reader knows.
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return [path]
+
+
+def find_root(reader: Reader) -> Path:
+    """The folder that image paths start from, by the first records; for a folder it is asked itself first."""
+    samples = (r for r in itertools.islice(reader.records(), ROOT_RECORDS) if isinstance(r, Sample))
+    references = (m.reference for s in samples for m in s.images if m.data is None)
+    first = reader.path / _IN_MEMORY if reader.path.is_dir() else reader.path
+    return default_image_root(first, itertools.islice(references, ROOT_PROBE))
+
+
+# ---------------------------------------------------------------- unchanged
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Size and time of change of every file of an input: tells cheaply whether one is still the same."""
+
+    states: tuple[tuple[Path, tuple[int, int] | None], ...]
+
+    @classmethod
+    def of(cls, reader: Reader) -> Snapshot:
+        """The files as they are now."""
+        return cls(tuple((path, _state(path)) for path in reader.files))
+
+    def changed(self) -> Path | None:
+        """The first file that is no longer as it was."""
+        return next((path for path, state in self.states if _state(path) != state), None)
+
+    def check(self) -> None:
+        """Raise RunError where a file has changed while it was read."""
+        path = self.changed()
+        if path is not None:
+            raise RunError(
+                f"{path} changed while it was scored; when it is finished run the same command again, "
+                "which scores only what is new"
+            )
+
+    def records(self, reader: Reader) -> Iterator[Record]:
+        """The reader's records; a file that can no longer be read is told as one that has changed."""
+        try:
+            yield from reader.records()
+        except (OSError, InputError) as error:
+            self.check()
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{error.filename or reader.path} cannot be read ({error.strerror}); put it right and run the "
+                "same command again"
+            ) from error
+
+
+def describe(reader: Reader, paths: Sequence[Path], format: str | None, names: Names) -> dict[str, Any]:
+    """What ``run.json`` keeps of an input: how to open it again, and what every file was."""
+    files = [_entry(path) for path in reader.files]
+    return {
+        "path": str(reader.path.resolve()),
+        "paths": [str(path.absolute()) for path in paths],
+        "format": reader.name,
+        "format_asked": format,
+        "names": names.as_json(),
+        "layers": list(reader.layers),
+        "bytes": sum(entry["bytes"] for entry in files),
+        "sha256": _over_all(files),
+        "n_files": len(files),
+        "files": files[:FILES_LISTED],
+    }
+
+
+def reopened(told: Mapping[str, Any], command: str) -> Reader:
+    """The reader of an input that ``describe`` has described.
+
+    Raises InputError, naming the file, where it has moved or changed since.
+    """
+    found = {}
+    for entry in told["files"]:
+        path = Path(entry["path"])
+        if not path.is_file():
+            raise InputError(
+                f"the run's input {path} is no longer there; put it back, or score it where it is"
+            )
+        found[path] = _entry(path)
+        if found[path] != entry:
+            raise InputError(f"{path} has changed since it was scored; run again: {command}")
+    paths = [Path(path) for path in told["paths"]]
+    format = told["format"] if len(paths) == 1 and paths[0].is_file() else told["format_asked"]
+    reader = opened(paths, format, Names(**told["names"]))
+    if _over_all([found.get(path) or _entry(path) for path in reader.files]) != told["sha256"]:
+        raise InputError(
+            f"{reader.path} has changed since it was scored: {len(reader.files):,} files now, "
+            f"{told['n_files']:,} then; run again: {command}"
+        )
+    return reader
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            return {"path": str(path), "bytes": stream.tell(), "sha256": digest}
+    except OSError:  # the reader says so in an issue
+        return {"path": str(path), "bytes": 0, "sha256": ""}
+
+
+def _over_all(files: Sequence[Mapping[str, Any]]) -> str:
+    """Of a single file its own; of several over each one's."""
+    if len(files) == 1:
+        return str(files[0]["sha256"])
+    return hashlib.sha256("".join(f"{f['sha256']}\n" for f in files).encode()).hexdigest()
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _is_pattern(path: Path) -> bool:
+    return glob.has_magic(str(path)) and not path.exists()
+
+
+def _fixed(path: Path) -> Path:
+    """The path, or the part of a pattern before its first wildcard."""
+    if not _is_pattern(path):
+        return path
+    parts = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
+    return Path(*parts)

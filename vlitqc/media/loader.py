@@ -1,0 +1,263 @@
+"""The media of samples, each read once a batch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from vlitqc.media import content, pictures
+from vlitqc.media.clips import Header, read_header
+from vlitqc.media.files import SCHEME, MediaFault, as_fault, check_size, find, open_file, read_file, short
+from vlitqc.media.pictures import MAX_PIXELS, Picture
+from vlitqc.remote import Remote, RemoteFault, not_fetched
+from vlitqc.types import Clip, Image, Media, Sample
+
+MAX_BYTES = 1 << 28
+FRAME_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"))
+"""What the pictures of a folder of frames are called."""
+
+M = TypeVar("M")
+
+
+class MediaLoader:
+    """Decodes pictures under one folder to RGB, upright, the longest side at most ``longest_side`` pixels, and reads
+    the headers of videos and sounds.
+
+    Nothing is enlarged. ``remote`` fetches media with URLs; without it no URL is followed. ``max_pixels`` and
+    ``max_bytes`` bound what one picture may cost; ``allow_outside`` permits paths that leave ``root``, by ``..``,
+    absolutely, or through a link. ``threads`` read at once. A medium that cannot be had comes as an ``Image`` or
+    ``Clip`` with a ``fault``; nothing is raised for it.
+
+    Decoding sets ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` to False for the process, since a picture filled up
+    with grey must not pass for a whole one, and keeps Pillow's warnings about damaged metadata quiet.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        longest_side: int,
+        max_pixels: int = MAX_PIXELS,
+        max_bytes: int = MAX_BYTES,
+        allow_outside: bool = False,
+        remote: Remote | None = None,
+        threads: int = 4,
+    ) -> None:
+        if longest_side < 1 or threads < 1:
+            raise ValueError(f"longest_side and threads are at least 1; got {longest_side} and {threads}")
+        self.root = root.resolve()
+        self.longest_side = longest_side
+        self.max_pixels = min(max_pixels, MAX_PIXELS)
+        self.max_bytes = max_bytes
+        self.allow_outside = allow_outside
+        self.remote = remote
+        self.threads = threads
+
+    def load(self, media: Media) -> Image:
+        """The picture, or its fault."""
+        return self._load(media, _Decoded())
+
+    def load_batch(self, samples: Sequence[Sample]) -> list[list[Image]]:
+        """``result[i][j]``: picture ``j`` of ``samples[i]``.
+
+        Each distinct reference is read once and each distinct content decoded once: equal pictures share their
+        ``pixels``.
+        """
+        decoded = _Decoded()
+        return self._each([sample.images for sample in samples], lambda media: self._load(media, decoded))
+
+    def clip(self, media: Media) -> Clip:
+        """What the header of a video or sound says, or its fault."""
+        kind: Literal["video", "audio"] = "video" if media.kind == "video" else "audio"
+        n_bytes, sha256 = 0, ""
+        if media.data is not None:
+            n_bytes, sha256 = len(media.data), hashlib.sha256(media.data).hexdigest()
+        try:
+            header, n_bytes = self._header(media, kind)
+        except MediaFault as fault:
+            return Clip(kind, media.reference, str(fault), n_bytes=n_bytes, sha256=sha256, retry=fault.retry)
+        return Clip(
+            kind,
+            media.reference,
+            None,
+            format=header.format,
+            codec=header.codec,
+            seconds=header.seconds,
+            frames=header.frames,
+            width=header.width,
+            height=header.height,
+            fps=header.fps,
+            sample_rate=header.sample_rate,
+            channels=header.channels,
+            n_bytes=n_bytes,
+            sha256=sha256,
+        )
+
+    def clips(self, samples: Sequence[Sample]) -> list[list[Clip]]:
+        """``result[i][j]``: video or sound ``j`` of ``samples[i]``, each distinct reference read once."""
+        return self._each([sample.clips for sample in samples], self.clip)
+
+    def gather(self, media: Iterable[Media]) -> None:
+        """Fetch those with URLs, many at once, where that is allowed; what fails comes with its fault later."""
+        if self.remote is not None:
+            named = (r for m in media if m.data is None for r in m.frames or (m.reference,))
+            self.remote.gather(filter(SCHEME.match, named), self.max_bytes)
+
+    def fingerprint(self, media: Media) -> str:
+        """Tells cheaply whether the medium is still the same: size and time of change, no content read.
+
+        A URL that may be fetched is fetched for it, and what keeps it from being had is part of the fingerprint.
+        """
+        if media.data is not None:
+            return f"data-{hashlib.sha256(media.data).hexdigest()}"
+        return "+".join(map(self._state, media.frames or (media.reference,)))
+
+    def _state(self, reference: str) -> str:
+        try:
+            found = self._find(reference).stat()
+        except MediaFault as fault:
+            kind = str(fault).partition(":")[0]
+            return str(fault) if kind == "remote" and self.remote else kind
+        except (OSError, ValueError):
+            return "missing"
+        return f"{found.st_size}-{found.st_mtime_ns}"
+
+    def _each(self, rows: Sequence[Sequence[Media]], read: Callable[[Media], M]) -> list[list[M]]:
+        """``read`` of every medium, in its place, called once for each distinct one."""
+        wanted = {_key(media): media for row in rows for media in row}
+        if min(self.threads, len(wanted)) > 1:
+            with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool:
+                results = list(pool.map(read, wanted.values()))
+        else:
+            results = [read(media) for media in wanted.values()]
+        found = dict(zip(wanted, results, strict=True))
+        return [[found[_key(media)] for media in row] for row in rows]
+
+    def _find(self, reference: str) -> Path:
+        if not SCHEME.match(reference):
+            return find(self.root, reference, self.allow_outside)
+        if self.remote is None:
+            raise MediaFault(f"remote: {not_fetched(reference)}")
+        try:
+            return self.remote.fetch(reference, self.max_bytes)
+        except RemoteFault as fault:
+            raise MediaFault(f"remote: {fault}", retry=fault.passing) from fault
+
+    def _read(self, media: Media) -> bytes:
+        if media.data is None:
+            return read_file(self._find(media.reference), media.reference, self.root, self.max_bytes)
+        check_size(len(media.data), self.max_bytes)
+        return media.data
+
+    def _load(self, media: Media, decoded: _Decoded) -> Image:
+        try:
+            data = self._read(media)
+        except MediaFault as fault:
+            return Image(media.reference, None, str(fault), retry=fault.retry)
+        except MemoryError:
+            return Image(media.reference, None, "unreadable: no memory was left to read it", retry=True)
+        sha256, n_bytes = hashlib.sha256(data).hexdigest(), len(data)
+        try:
+            picture = decoded.get(sha256, lambda: self._decode(data))
+        except MediaFault as fault:
+            return Image(media.reference, None, str(fault), sha256, n_bytes=n_bytes, retry=fault.retry)
+        return Image(
+            media.reference,
+            picture.pixels,
+            None,
+            sha256,
+            picture.width,
+            picture.height,
+            picture.format,
+            n_bytes,
+            picture.frames,
+        )
+
+    def _decode(self, data: bytes) -> Picture:
+        return pictures.decode(data, self.longest_side, self.max_pixels)
+
+    def _header(self, media: Media, kind: Literal["video", "audio"]) -> tuple[Header, int]:
+        if media.data is not None:
+            if kind == "video" and _is_frame(media.data[:16]):
+                return self._pictured(media, max(1, len(media.frames))), len(media.data)
+            return read_header(BytesIO(media.data), len(media.data), kind), len(media.data)
+        if media.frames:
+            return self._frames(media.frames)
+        path = self._find(media.reference)
+        try:
+            if kind == "video" and path.is_dir():
+                return self._frames(_listed(path, media.reference))
+            file, size = open_file(path, media.reference, self.root)
+            with file:
+                if kind == "video" and _is_frame(file.read(16)):
+                    return self._frames((media.reference,))
+                file.seek(0)
+                return read_header(file, size, kind), size
+        except OSError as error:
+            raise as_fault(error, media.reference, self.root) from error
+
+    def _frames(self, references: Sequence[str]) -> tuple[Header, int]:
+        """A video that comes as pictures: all must be there, and the first must be one."""
+        states = [(reference, self._state(reference)) for reference in references]
+        gone = [reference for reference, state in states if state == "missing"]
+        if gone:
+            raise MediaFault(f"missing: {len(gone)} of {len(references)} frames, first {short(gone[0])}")
+        for reference, state in states:
+            if not state[:1].isdigit():
+                self._find(reference)  # it raises what is the matter
+        header = self._pictured(Media("image", references[0]), len(references))
+        return header, sum(int(state.partition("-")[0]) for _, state in states)
+
+    def _pictured(self, first: Media, n: int) -> Header:
+        image = self.load(first)
+        if image.fault is not None:
+            kind, _, cause = image.fault.partition(":")
+            raise MediaFault(f"{kind}: frame 1 of {n}:{cause}", retry=image.retry)
+        return Header("frames", image.format, None, frames=n, width=image.width, height=image.height)
+
+
+def _is_frame(head: bytes) -> bool:
+    """Whether a video's file or bytes are a picture: some data sets name a video by its first frame."""
+    return content.picture_format(head) not in (None, "GIF")
+
+
+def _listed(folder: Path, reference: str) -> tuple[str, ...]:
+    with os.scandir(folder) as entries:
+        names = sorted(e.name for e in entries if content.suffix(e.name) in FRAME_SUFFIXES)
+    if not names:
+        raise MediaFault(f"missing: the folder {short(reference)} holds no frames")
+    return tuple(f"{reference}/{name}" for name in names)
+
+
+class _Decoded:
+    """Decodings of one batch by content hash. Whoever asks first decodes; the others wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._futures: dict[str, Future[Picture]] = {}
+
+    def get(self, sha256: str, decode: Callable[[], Picture]) -> Picture:
+        """The decoding of the content ``sha256``; raises what ``decode`` raised."""
+        with self._lock:
+            future = self._futures.get(sha256)
+            mine = future is None
+            if future is None:
+                future = self._futures[sha256] = Future()
+        if mine:
+            try:
+                future.set_result(decode())
+            except BaseException as error:
+                future.set_exception(error)
+                raise
+        return future.result()
+
+
+def _key(media: Media) -> tuple[str, ...]:
+    sha256 = "" if media.data is None else hashlib.sha256(media.data).hexdigest()
+    return sha256, media.kind, media.reference, *media.frames
