@@ -70,6 +70,44 @@ def test_records_from_memory_that_will_not_do(record: Any, tiny: str, tmp_path: 
         vlitqc.score([], tiny, out=tmp_path / "b")
 
 
+def test_records_may_come_from_a_generator_and_one_name_as_a_text(
+    record: Any, tiny: str, tmp_path: Path
+) -> None:
+    run = vlitqc.score((record(i) for i in range(3)), tiny, metrics="composition", out=tmp_path / "run")
+    assert run.scores["id"].tolist() == ["r0", "r1", "r2"]
+    assert set(run.metrics()) == {"composition"}
+    assert vlitqc.filter(run, drop_issues="error", dry_run=True).counts["kept"] == 3
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"id": "1"}, "is a single record; pass a list of records"),
+        (5, "is of type int; pass a path"),
+        (None, "is of type NoneType; pass a path"),
+        (b"data.jsonl", "is of type bytes; pass a path"),
+        (
+            pd.DataFrame({"id": ["1"]}),
+            r"is a table in memory; pass its records, as in df.to_dict\('records'\)",
+        ),
+        ([{"id": "1"}, 5], "a record is of type int; pass dicts"),
+        (iter(()), "there are no records"),
+    ],
+)
+def test_what_is_no_data_is_said(data: Any, message: str, tiny: str, tmp_path: Path) -> None:
+    for call in (vlitqc.score, vlitqc.inspect):
+        with pytest.raises(UsageError, match=message):
+            call(data, **({"profile": tiny, "out": tmp_path / "run"} if call is vlitqc.score else {}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_levels_are_told_by_metric(make_data: Make, tiny: str) -> None:
+    run = vlitqc.score(make_data(1), tiny, report=False)
+    levels: Any = "image_readability=p10"
+    with pytest.raises(UsageError, match="drop_above='image_readability=p10': expected levels by metric"):
+        vlitqc.filter(run, drop_above=levels)
+
+
 def test_a_run_gives_back_its_records_and_pictures(messy: Path, tiny: str) -> None:
     run = vlitqc.Run.open(vlitqc.score(messy, tiny, report=False).path)
     many = run.record(6)
@@ -166,6 +204,6 @@ def test_import_is_cheap_and_names_are_listed() -> None:
         "print(json.dumps([heavy, vlitqc.__all__, vlitqc.score.__name__, vlitqc.Run.__name__]))"
     )
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert json.loads(told.stdout) == [[], ["Run", "filter", "score"], "score", "Run"]
+    assert json.loads(told.stdout) == [[], ["Run", "filter", "inspect", "score"], "score", "Run"]
     with pytest.raises(AttributeError, match="no attribute 'scores'"):
         _ = vlitqc.scores

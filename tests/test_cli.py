@@ -240,6 +240,68 @@ def test_a_budget_that_is_none(make_data: Make, tiny: str, vlitqc: Callable[...,
     assert not path.with_name("data.vlitqc").exists()
 
 
+def test_input_without_a_readable_record_ends_with_3_and_keeps_the_run(
+    make_data: Make, tiny: str, vlitqc: Callable[..., Ended]
+) -> None:
+    path = make_data(lines=[b"{broken", b'{"a": 1}'])
+    told = vlitqc("score", path, "--profile", tiny)
+    assert told.code == 3
+    assert is_sentence(told.err)
+    assert told.err.startswith("error: no record can be read, of 2; ")
+    assert len(Run.open(path).issues) == 2
+    assert vlitqc("score", path, "--profile", tiny, "--json").code == 3
+
+
+def test_a_pattern_that_matches_nothing_is_said_also_beside_a_run(
+    make_data: Make, tiny: str, vlitqc: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_data(2)
+    monkeypatch.chdir(path.parent)
+    assert vlitqc("score", "data.*", "--profile", tiny, "--quiet").code == 0
+    told = vlitqc("score", "zz*.jsonl", "--profile", tiny)
+    assert (told.code, is_sentence(told.err)) == (3, True)
+    assert "no file matches" in told.err
+
+
+def test_whether_a_file_can_be_read_is_left_to_what_opens_it(
+    make_data: Make, tiny: str, vlitqc: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_data(1)
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    for words in (
+        ("score", path, "--profile", tiny),
+        ("inspect", path),
+        ("filter", path, "--drop-issue", "error"),
+    ):
+        assert vlitqc(*words).code == 0
+
+
+def test_what_was_not_read_is_said(
+    make_data: Make, tiny: str, tmp_path: Path, vlitqc: Callable[..., Ended]
+) -> None:
+    home = make_data(1).parent
+    (tmp_path / "bare").mkdir()
+    told = vlitqc("score", home, tmp_path / "bare", "--out", tmp_path / "run", "--profile", tiny)
+    assert told.code == 0
+    assert f"note  {tmp_path / 'bare'} holds no data file" in told.out
+    assert "files left aside: .png 1" in told.out
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert f"{tmp_path / 'bare'} holds no data file" in page
+    assert "files left aside: .png 1" in page
+    assert "<title>set and 1 more" in page
+
+
+def test_unreadable_files_without_bytes_are_said_to_be_nowhere(
+    make_data: Make, tiny: str, vlitqc: Callable[..., Ended]
+) -> None:
+    home = make_data(2).parent
+    (home / "gone.jsonl").symlink_to(home / "nowhere")
+    assert vlitqc("score", home, "--profile", tiny, "--quiet").code == 0
+    told = vlitqc("filter", home, "--drop-issue", "error")
+    assert re.search(r"^unreadable +1 *$", told.out, re.MULTILINE)
+    assert "Of the unreadable, 1 are in no output: files whose bytes cannot be had." in told.out
+
+
 def unusable(folder: Path) -> dict[str, tuple[list[Any], int, str]]:
     """Calls that cannot work, with the exit code and a part of the message that each must have."""
     data = folder / "set" / "data.jsonl"

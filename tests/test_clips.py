@@ -17,7 +17,7 @@ import pytest
 from PIL import Image as PilImage
 
 from vlitqc.engine.scorer import _media_issues
-from vlitqc.media import MediaLoader, clips, issue_kind, remarks
+from vlitqc.media import MediaLoader, clips, content, issue_kind, remarks
 from vlitqc.media.content import container
 from vlitqc.types import Batch, Clip, Media, Origin, Sample
 from vlitqc_metrics.composition import Composition
@@ -156,6 +156,7 @@ class TestFaults:
             (b"%PDF-1.7\n", "not a video: its 9 bytes are a PDF document"),
             (bytes(4000), "not a video: its 4000 bytes are nothing but zero bytes"),
             (b"hello", "not a video: its 5 bytes are text"),
+            (b"The free encyclopedia", "not a video: its 21 bytes are text"),
         ],
     )
     def test_what_is_no_clip(self, data: bytes, told: str) -> None:
@@ -173,6 +174,77 @@ class TestFaults:
             told = fault(read(data[: int(len(data) * share)], kind))
             assert told.startswith("truncated: ")
             assert issue_kind(told, kind) == f"truncated_{kind}"
+
+    @pytest.mark.parametrize(
+        ("data", "kind"),
+        [
+            (sound("mov"), "audio"),
+            (video("matroska"), "video"),
+            (video("webm", "libvpx"), "video"),
+            (sound("matroska"), "audio"),
+        ],
+    )
+    def test_files_that_tell_their_length(self, data: bytes, kind: str) -> None:
+        assert read(data, kind).fault is None
+        for length in (len(data) // 2, len(data) * 2 // 3, len(data) - 1):
+            assert fault(read(data[:length], kind)).startswith(f"truncated: {length} of ")
+
+    def test_what_stands_before_the_content_of_a_quicktime_file(self) -> None:
+        data = sound("mov")
+        assert data[24:28] == b"wide"
+        told = fault(read(data[: len(data) // 2], "audio"))
+        assert told.endswith("bytes are there, cut in its 'mdat'")
+
+    def test_a_stream_does_not_know_its_length(self) -> None:
+        data = video("matroska", live="1")
+        at = data.index(b"\x18\x53\x80\x67") + 4
+        assert data[at : at + 8] == b"\x01" + b"\xff" * 7
+        assert read(data).fault is None and read(data[: len(data) * 2 // 3]).fault is None
+
+    def test_a_count_beyond_all_memory_is_a_broken_header(self) -> None:
+        data = bytearray(video(movflags="faststart"))
+        at = data.index(b"stts") + 8
+        data[at : at + 4] = b"\x7f\xff\xff\xff"
+        clip = read(bytes(data))
+        assert fault(clip) == "unreadable: broken mov header: Cannot allocate memory"
+        assert not clip.retry
+
+    @pytest.mark.parametrize("text", ["Hello, this is a caption.", "two, three", "\u00e9t\u00e9 " * 400])
+    @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+    def test_utf_16_text_is_no_sound(self, text: str, encoding: str) -> None:
+        data = ("\ufeff" + text).encode(encoding)
+        assert fault(read(data, "audio")) == f"not a sound: its {len(data)} bytes are UTF-16 text"
+
+    def test_a_frame_of_sound_is_followed_by_another(self) -> None:
+        for data in (sound("mp3", "libmp3lame"), sound("adts", "aac")):
+            start = 10 + content._synchsafe(data[6:10]) if data.startswith(b"ID3") else 0
+            measure = content._mp3_frame if start else content._aac_frame
+            second = start + measure(data[start:])
+            assert container(data) and container(data[start:])
+            assert container(data[:second] + b"\0\0" + data[second + 2 :]) is None
+            assert container(data[start : second + 1])
+
+    @pytest.mark.parametrize("rate", [8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000])
+    @pytest.mark.parametrize(("codec", "kilobits"), [("libmp3lame", 64), ("libmp3lame", 32), ("mp2", 64)])
+    def test_frames_of_mpeg_audio(self, rate: int, codec: str, kilobits: int) -> None:
+        """From frame to frame the lengths lead to the end of the file."""
+        if codec == "mp2" and rate < 16_000:
+            pytest.skip("layer II knows no lower rates")
+        file = io.BytesIO()
+        options = {"id3v2_version": "0", "write_xing": "0"} if codec == "libmp3lame" else {}
+        with av.open(file, "w", format="mp3" if options else "mp2", options=options) as out:
+            stream: Any = out.add_stream(codec, rate=rate, layout="mono")
+            stream.bit_rate = kilobits * 1000
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1152 * 8), np.int16), format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+            out.mux([*stream.encode(frame), *stream.encode(None)])
+        data = file.getvalue()
+        at = n = 0
+        while at < len(data):
+            assert data[at] == 0xFF and container(data[at:]) == "mp3"
+            at += content._mp3_frame(data[at:])
+            n += 1
+        assert at == len(data) and n >= 8
 
     def test_a_header_without_content(self) -> None:
         assert fault(read(sound(seconds=0), "audio")).startswith("unreadable: ")
@@ -364,11 +436,24 @@ class TestPlaces:
         clip = loader(root).clip(Media("video", whole[0], frames=(*whole, "../out.mp4")))
         assert fault(clip) == "outside: path leaves the image root: ../out.mp4"
         clip = loader(root).clip(Media("video", "frames/notes.txt", frames=("frames/notes.txt", whole[0])))
-        assert fault(clip) == "unreadable: frame 1 of 2: the file is empty"
+        assert fault(clip) == "unreadable: empty or no files: 1 of 2 frames, first frames/notes.txt"
         assert loader(root).clip(Media("video", "frames/2.png")).frames == 1
         inside = Media("video", "data:…", png(), frames=("data:…", "data:…"))
         clip = loader(root).clip(inside)
         assert (clip.fault, clip.frames, clip.width, len(clip.sha256)) == (None, 2, 20, 64)
+
+    def test_every_frame_is_a_file_with_content(self, root: Path) -> None:
+        (root / "frames" / "5.png").touch()
+        told = "unreadable: empty or no files: {} of {} frames, first frames/{}"
+        assert fault(loader(root).clip(Media("video", "frames"))) == told.format(1, 4, "5.png")
+        (root / "frames" / "4.jpg").mkdir()
+        assert fault(loader(root).clip(Media("video", "frames"))) == told.format(2, 5, "4.jpg")
+
+    def test_an_animation_as_a_video(self, root: Path) -> None:
+        frames = [PilImage.new("RGB", (20, 10), colour) for colour in ("red", "lime", "blue")]
+        frames[0].save(root / "a.webp", save_all=True, append_images=frames[1:])
+        clip = loader(root).clip(Media("video", "a.webp"))
+        assert (clip.fault, clip.format, clip.codec, clip.frames) == (None, "frames", "WEBP", 3)
 
     def test_a_changed_frame_changes_the_fingerprint(self, root: Path) -> None:
         media = Media("video", "frames/0.png", frames=("frames/0.png", "frames/1.png"))

@@ -266,6 +266,30 @@ class TestDialects:
         assert [m.reference for m in record.images] == ["a.jpg"]
         assert record.issues == ()
 
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"prompt": [USER], "completion": [ASSISTANT]},
+            {"prompt": [USER], "completion": ASSISTANT},
+            {"messages": [USER], "response": "A"},
+            {"messages": [USER], "answer": "A"},
+            {"messages": [USER], "chosen": "A", "response": "another"},
+        ],
+    )
+    def test_the_answer_beside_the_messages(self, fields: dict[str, Any]) -> None:
+        record = sample(fields)
+        assert record.turns == (Turn("Q", "A"),)
+        assert errors(record) == []
+
+    def test_the_answer_of_messages_that_have_one_goes_first(self) -> None:
+        record = sample({"messages": [USER, ASSISTANT], "answer": "another"})
+        assert record.turns == (Turn("Q", "A"),)
+        assert record.meta == {"answer": "another"}
+
+    @pytest.mark.parametrize("said", [{"caption": " one "}, {"id": 4, "text": "one"}, "one"])
+    def test_captions_that_are_objects(self, said: Any) -> None:
+        assert sample({"image": "a.jpg", "captions": [said]}).turns == (Turn("", "one"),)
+
     def test_what_json_does_not_know_is_text(self) -> None:
         record = sample({"question": "Q", "answer": datetime.date(2024, 2, 29)})
         assert record.turns == (Turn("Q", '"2024-02-29"'),)
@@ -303,6 +327,9 @@ class TestNames:
         assert [m.reference for m in record.media] == ["a.jpg"]
         assert record.meta == {"question": "no", "answer": "no", "image": "no.jpg"}
         assert record.dialect == "mapped"
+
+    def test_numbers_are_texts_on_either_side(self) -> None:
+        assert sample({"n": 4, "m": 2.5}, instruction="n", response="m").turns == (Turn("4", "2.5"),)
 
     def test_paths_into_objects_and_lists(self) -> None:
         fields = {"meta": {"pic": [{"path": "a.jpg"}, {"path": "b.jpg"}]}, "a.b": "Q", "x": [["A"]]}
@@ -395,6 +422,32 @@ class TestMedia:
         ]
         assert record.issues == ()
 
+    @pytest.mark.parametrize("listed", ["a.jpg", ["a.jpg"], {"path": "a.jpg", "bytes": PNG}])
+    @pytest.mark.parametrize(
+        ("message", "n"),
+        [
+            ({"content": "<image>Q", "images": ["a.jpg"]}, 1),
+            ({"content": "<image><image>Q", "images": ["a.jpg", "a.jpg"]}, 2),
+            ({"content": "<image><image>Q", "images": ["a.jpg", "b.jpg"]}, 2),
+            ({"content": [{"type": "image", "image": "a.jpg"}, "Q"]}, 1),
+            ({"content": [{"image_url": {"url": "a.jpg"}}, {"type": "image", "image": "b.jpg"}, "Q"]}, 2),
+            ({"content": "<image>a.jpg</image>Q"}, 1),
+            ({"content": "<image>a.jpg</image><image>a.jpg</image>Q"}, 2),
+        ],
+    )  # fmt: skip
+    def test_a_picture_that_a_field_lists_and_a_message_names(
+        self, listed: Any, message: dict[str, Any], n: int
+    ) -> None:
+        record = sample({"images": listed, "messages": [{"role": "user", **message}, ASSISTANT]})
+        assert len(record.images) == n
+        assert errors(record) == []
+
+    def test_two_pictures_as_data_are_told_apart(self) -> None:
+        one, two = (f"data:image/png;base64,{base64.b64encode(PNG + end).decode()}" for end in (b"1", b"2"))
+        parts = [{"type": "image_url", "image_url": {"url": url}} for url in (one, two)]
+        record = sample({"images": [one], "messages": [{"role": "user", "content": parts}, ASSISTANT]})
+        assert [m.data for m in record.images] == [PNG + b"1", PNG + b"2"]
+
     @pytest.mark.parametrize(
         ("value", "n"),
         [
@@ -414,7 +467,7 @@ class TestMedia:
             ({"bytes": PNG, "path": "a.png"}, Media("image", "a.png", PNG)),
             ({"bytes": PNG, "path": None}, Media("image", f"data:{len(PNG)} bytes", PNG)),
             ({"bytes": None, "path": "a.png"}, Media("image", "a.png")),
-            ({"bytes": b"", "path": "a.png"}, Media("image", "a.png")),
+            ({"bytes": b"", "path": "a.png"}, Media("image", "a.png", b"")),
             (PNG, Media("image", f"data:{len(PNG)} bytes", PNG)),
             ([PNG], Media("image", f"data:{len(PNG)} bytes", PNG)),
         ],

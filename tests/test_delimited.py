@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vlitqc.errors import FormatError, InputError
-from vlitqc.formats import delimited
+from vlitqc.formats import HEAD_BYTES, delimited, open_input
 from vlitqc.formats.delimited import Csv, Tsv
 from vlitqc.formats.names import Names
 from vlitqc.types import Record, Sample, Unreadable
@@ -32,7 +32,8 @@ HEADER = "id,image,caption\n"
 
 def table(path: Path, content: str | bytes, fields: dict[str, str] | None = None) -> Csv | Tsv:
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    head = delimited.Content(path).head(1 << 16)
+    with delimited.Content(path).open() as stream:
+        head = stream.read(HEAD_BYTES)
     (kind,) = [kind for kind in (Csv, Tsv) if kind.fits(path, head)]
     return kind(path, Names(fields or {}))
 
@@ -113,6 +114,13 @@ class TestDetection:
             ("image,caption\na.jpg,A dog\n", ("image", "caption")),
             ("Image, CAPTION ,split\na.jpg,A dog,val\n", ("image", "caption", "split")),
             (",image,caption\n0,a.jpg,A dog\n", ("0", "image", "caption")),
+            ("image,caption,\na.jpg,A dog,\n", ("image", "caption", "2")),
+            ("image,caption,caption\na.jpg,A dog,A cat\n", ("image", "caption", "2")),
+            ("image,caption,2024\na.jpg,A dog,yes\n", ("image", "caption", "2024")),
+            (
+                f"image,caption,{'how good ' * 20}\na.jpg,A dog,yes\n",
+                ("image", "caption", "how good " * 19 + "how good"),
+            ),
             ("URL,TEXT\nhttps://x.org/a.jpg,A dog\n", ("URL", "TEXT")),
         ],
     )
@@ -140,8 +148,51 @@ class TestDetection:
             read(tmp_path / "a.csv", text)
         records = read(tmp_path / "a.csv", text, {"instruction": "Frage", "response": "Antwort"})
         assert [r.turns[0].instruction for r in records if isinstance(r, Sample)] == ["Was?", "Wer?"]
-        with pytest.raises(FormatError, match="columns Frage, Antwort"):
+        with pytest.raises(FormatError, match=r"no column 'Antwrt'.* Frage, Antwort"):
             read(tmp_path / "a.csv", text, {"instruction": "Frage", "response": "Antwrt"})
+
+    def test_a_picture_in_the_first_row_goes_before_a_word_that_is_a_fields_name(
+        self, tmp_path: Path
+    ) -> None:
+        text = "a.jpg,text\nb.jpg,A cat on a mat\n"
+        assert responses(read(tmp_path / "a.csv", text)) == ["text", "A cat on a mat"]
+
+    @pytest.mark.parametrize("format", ["csv", "tsv"])
+    def test_a_format_that_is_named_needs_only_columns(self, tmp_path: Path, format: str) -> None:
+        mark = {"csv": ";", "tsv": "\t"}[format]
+        path = tmp_path / "a.dat"
+        path.write_text(f'{{"id": 1}}{mark}x1{mark}dog\n{{"id": 2}}{mark}x2{mark}cat\n')
+        names = Names.parse(["id=0.id", "image=1", "caption=2"])
+        records = list(open_input(path, format, names).records())
+        assert [(r.id, r.turns[0].response) for r in records if isinstance(r, Sample)] == [
+            ("1", "dog"),
+            ("2", "cat"),
+        ]
+        path.write_text("a dog\na cat\n")
+        with pytest.raises(FormatError, match=f"is not {format}: no two columns between"):
+            open_input(path, format, names)
+
+    @pytest.mark.parametrize("first", [True, False])
+    def test_a_column_of_objects_is_neither_json_lines_nor_a_caption(
+        self, tmp_path: Path, first: bool
+    ) -> None:
+        path = tmp_path / "a.tsv"
+        held = [json.dumps({"said": f"A dog runs over the mat, {i} times"}) for i in range(3)]
+        path.write_text(
+            "".join(f"{h}\tx{i}.jpg\n" if first else f"x{i}.jpg\t{h}\n" for i, h in enumerate(held))
+        )
+        with pytest.raises(FormatError, match=r"is a table with the columns .*; say which do, such as --map"):
+            open_input(path)
+        names = Names.parse([f"caption={1 - first}.said"])
+        assert (
+            responses(list(open_input(path, names=names).records()))[2] == "A dog runs over the mat, 2 times"
+        )
+
+    def test_a_column_that_is_mapped_and_missing_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            FormatError, match=r"no column 'nope', which is mapped to caption; .* image, text; map"
+        ):
+            read(tmp_path / "a.csv", "image,text\na.jpg,A dog\n", {"caption": "nope"})
 
     def test_the_cure_names_the_columns_that_look_right(self, tmp_path: Path) -> None:
         with pytest.raises(FormatError, match="--map image=photo --map caption=alt"):
@@ -159,8 +210,10 @@ class TestDetection:
 # ---------------------------------------------------------------- rows
 
 
-def rows(content: bytes, separator: bytes = b",", width: int | None = None) -> list[list[str]]:
-    found = delimited._Rows(io.BytesIO(content), separator, width)
+def rows(
+    content: bytes, separator: bytes = b",", width: int | None = None, end: bytes = b"\n"
+) -> list[list[str]]:
+    found = delimited._Rows(io.BufferedReader(io.BytesIO(content)), delimited._Dialect(separator, end), width)
     return [[cell.decode() for cell in row.cells] for row in found]
 
 
@@ -172,25 +225,71 @@ class TestRows:
     @given(
         st.lists(st.lists(CELL, min_size=2, max_size=3), min_size=1, max_size=5),
         st.sampled_from([",", ";", "|"]),
-        st.sampled_from(["\n", "\r\n"]),
+        st.sampled_from(["\n", "\r\n", "\r"]),
     )
     def test_what_pythons_csv_writes_is_read_as_it_was(self, cells: Any, separator: str, end: str) -> None:
         text = io.StringIO(newline="")
         csv.writer(text, delimiter=separator, lineterminator=end, quoting=csv.QUOTE_ALL).writerows(cells)
-        assert rows(text.getvalue().encode(), separator.encode()) == cells
+        content = text.getvalue().encode()
+        assert rows(content, separator.encode(), end=end[-1:].encode()) == cells
 
     @settings(max_examples=200, deadline=None)
     @given(st.binary(max_size=60) | st.text(st.sampled_from('a,"\n\r'), max_size=30).map(str.encode))
     def test_any_bytes_are_rows_or_blank_lines_one_after_another(self, content: bytes) -> None:
         for separator in (b",", b"\t"):
             at = 0
-            for row in delimited._Rows(io.BytesIO(content), separator, 2):
+            for row in delimited._Rows(
+                io.BufferedReader(io.BytesIO(content)), delimited._Dialect(separator), 2
+            ):
                 assert not content[at : row.start].strip(b"\r\n")
                 assert row.raw == content[row.start : row.end]
                 assert row.line == content[: row.start].count(b"\n") + 1
                 assert row.fault is not None or len(row.cells) == 2
                 at = row.end
             assert not content[at:].strip(b"\r\n")
+
+    @pytest.mark.parametrize("tail", [b"", b"\r"])
+    def test_lines_that_end_as_on_old_macs(self, tmp_path: Path, tail: bytes) -> None:
+        content = b'image,caption,n\ra.jpg,"A\rdog",1\rb.jpg,"A ""cat""",2\r\rc.jpg,A hen,3' + tail
+        reader = table(tmp_path / "a.csv", content)
+        records = list(reader.records())
+        assert responses(records) == ["A\rdog", 'A "cat"', "A hen"]
+        assert [record.origin.line for record in records] == [2, 4, 6]
+        assert [reader.record(record.origin) for record in records] == records
+        targets = {name: tmp_path / f"{name}.csv" for name in ("kept", "dropped")}
+        reader.divide(zip((r.origin for r in records), ("kept", "dropped", "kept"), strict=True), targets)
+        assert targets["kept"].read_bytes() == b'image,caption,n\ra.jpg,"A\rdog",1\rc.jpg,A hen,3' + tail
+        assert targets["dropped"].read_bytes() == b'image,caption,n\rb.jpg,"A ""cat""",2\r'
+
+    def test_a_carriage_return_within_a_line_is_kept(self, tmp_path: Path) -> None:
+        text = "image,caption\na.jpg,A\rdog\nb.jpg,A cat\n"
+        assert responses(read(tmp_path / "a.csv", text)) == ["A\rdog", "A cat"]
+
+    def test_a_row_that_ends_with_several_carriage_returns_is_read_again_as_it_was(
+        self, tmp_path: Path
+    ) -> None:
+        text = 'image,caption\na.jpg,A "big" dog\r\r\nb.jpg,"A cat"\r\r\nc.jpg,A "hen"\r'
+        reader = table(tmp_path / "a.csv", text)
+        records = list(reader.records())
+        assert responses(records) == ['A "big" dog', "A cat", 'A "hen"']
+        assert [reader.record(record.origin) for record in records] == records
+
+    def test_quotes_after_a_backslash(self, tmp_path: Path) -> None:
+        text = 'image,caption\na.jpg,"A \\"big\\" dog, C:\\\\"\nb.jpg,"A ""cat"", sits\n\\n"\n'
+        assert responses(read(tmp_path / "a.csv", text)) == ['A "big" dog, C:\\', 'A "cat", sits\n\\n']
+
+    def test_a_backslash_before_a_closing_quote_is_a_backslash(self, tmp_path: Path) -> None:
+        text = 'image,caption\na.jpg,"in C:\\"\nb.jpg,"[""a \\""b\\""""]"\n'
+        assert responses(read(tmp_path / "a.csv", text)) == ["in C:\\", '["a \\"b\\""]']
+
+    @pytest.mark.parametrize("mark", [";", "\t"])
+    def test_the_line_that_tells_the_separator(self, tmp_path: Path, mark: str) -> None:
+        rows = f"image{mark}caption\r\na.jpg{mark}A dog, a cat\r\n"
+        reader = table(tmp_path / "a.csv", f"sep={mark}\r\n{rows}")
+        (record,) = reader.records()
+        assert (responses([record]), record.origin.line) == (["A dog, a cat"], 3)
+        reader.divide([(record.origin, "kept")], {"kept": tmp_path / "kept.csv"})
+        assert (tmp_path / "kept.csv").read_bytes() == reader.path.read_bytes()
 
     def test_quotes(self) -> None:
         assert rows(b'a,"b, c"\n"d ""e""",f\n') == [["a", "b, c"], ['d "e"', "f"]]

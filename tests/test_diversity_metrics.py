@@ -101,10 +101,10 @@ def test_no_cluster_and_no_response_have_no_value() -> None:
     assert apart.value is None
     assert apart.reason == "no cluster: no 3 of the 9 responses lie close together"
     assert apart.columns["response_cluster"] == [-1] * 9
-    assert (apart.n_scored, apart.n_total, apart.missing) == (0, 9, "no response")
+    assert (apart.n_scored, apart.n_total) == (0, 9)
     silent = metric.resolve(MemoryFeatures.collect(metric, [batch(([""], []), (["<image>"], []))]))
     assert silent.reason == "no response text"
-    assert silent.n_scored == 0
+    assert (silent.n_scored, silent.missing) == (0, ["no response"] * 2)
 
 
 def test_more_kinds_of_response_score_higher() -> None:
@@ -135,7 +135,7 @@ def test_visual_diversity_by_hand() -> None:
     assert score.value == 2.0
     assert score.columns["image_cluster"] == [0, 0, 0, 1, 1, None, None, -1]
     assert (score.n_scored, score.n_total) == (6, 8)
-    assert score.missing == "no readable picture"
+    assert list(score.missing)[5:7] == ["no readable picture"] * 2
     assert score.details["n_images"] == 7
     assert score.details["largest_clusters"] == [3, 3]
 
@@ -179,10 +179,11 @@ def test_beyond_the_largest_number_a_random_part_is_clustered() -> None:
 
 def test_the_reason_for_a_missing_label_tells_of_the_draw() -> None:
     metric = ResponseDiversity(Axes(), max_items=40)
-    made = batch(*((["kind 3"], []) for _ in range(50)))
+    made = batch(*((["kind 3"], []) for _ in range(50)), ([""], []))
     score = metric.resolve(MemoryFeatures.collect(metric, [made]))
-    assert score.columns["response_cluster"].count(None) == 10
-    assert score.missing == "no response, or not among the 40 responses drawn for clustering"
+    assert score.columns["response_cluster"].count(None) == 11
+    told = "not among the 40 responses drawn for clustering"
+    assert list(score.missing) == [told] * 50 + ["no response"]
 
 
 def test_a_sample_that_was_not_drawn_has_no_label() -> None:

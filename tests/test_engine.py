@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -376,9 +377,13 @@ def _raise(error: Exception) -> Any:
         (lambda s: DatasetScore(1.0, details={"share": math.nan}), "error: ValueError"),
         (lambda s: DatasetScore(1.0, details={"counts": np.zeros(2)}), "error: TypeError"),
         (lambda s: DatasetScore(1.0, columns={"made": [1.0]}), "error: ValueError: column made has 1 values"),
+        (
+            lambda s: DatasetScore(1.0, missing=["none"]),
+            "error: ValueError: missing has 1 reasons for 4 samples",
+        ),
         (lambda s: None, "error: AttributeError"),
     ],
-    ids=["raises", "NaN", "interval", "details NaN", "details array", "short column", "None"],
+    ids=["raises", "NaN", "interval", "details NaN", "details array", "short column", "few reasons", "None"],
 )
 def test_a_resolution_that_fails_is_a_reason(
     make_data: Make, profile_file: Any, register: Any, resolve: Any, reason: str
@@ -388,6 +393,25 @@ def test_a_resolution_that_fails_is_a_reason(
     assert run.metrics()["made"]["value"] is None
     assert run.metrics()["made"]["reason"].startswith(reason)
     assert run.metrics()["image_readability"]["n_scored"] == 4
+
+
+@pytest.mark.parametrize(
+    ("score_of", "told"),
+    [
+        (
+            lambda: DatasetScore(1.0, missing=["no picture", None, "no text", None]),
+            "not applicable to this sample",
+        ),
+        (lambda: DatasetScore(reason="too few", missing=["no picture", None, "no text", None]), "too few"),
+    ],
+    ids=["with a value", "without"],
+)
+def test_each_sample_has_its_own_reason_in_a_column(
+    make_data: Make, profile_file: Any, register: Any, score_of: Callable[[], DatasetScore], told: str
+) -> None:
+    register("made", dataset_metric(ids_of, lambda store: score_of(), columns=("made",)))
+    run = score(make_data(4), profile_file("[metrics.made]"))
+    assert run.scores["made_reason"].tolist() == ["no picture", told, "no text", told]
 
 
 def test_columns_of_a_data_set_metric_meet_their_rows(messy: Path, profile_file: Any, register: Any) -> None:
@@ -813,3 +837,135 @@ files = [{ role = "taxonomy", path = "/no/such/file", sha256 = "0" }]
     run = score(make_data(3), profile)
     assert run.scores["state"].tolist() == ["partial"] * 3
     assert run.scores["task_reason"].str.startswith("model unavailable").all()
+
+
+# ---------------------------------------------------------------- names that are not UTF-8
+
+ODD = os.fsdecode(b"bad\xff")
+LINE = '{"id": "1", "instruction": "What is it?", "output": "It is a thing."}\n'
+
+
+def odd_file(tmp_path: Path) -> dict[str, Any]:
+    data = tmp_path / f"{ODD}.jsonl"
+    data.write_text(LINE)
+    return {"data": data}
+
+
+def odd_parent(tmp_path: Path) -> dict[str, Any]:
+    data = tmp_path / ODD / "a.jsonl"
+    data.parent.mkdir()
+    data.write_text(LINE)
+    return {"data": data}
+
+
+def odd_out(tmp_path: Path) -> dict[str, Any]:
+    data = tmp_path / "a.jsonl"
+    data.write_text(LINE)
+    return {"data": data, "out": tmp_path / ODD}
+
+
+@pytest.mark.parametrize("make", [odd_file, odd_parent, odd_out])
+def test_a_path_that_is_not_utf8_is_refused_and_leaves_nothing(
+    tmp_path: Path, tiny: str, make: Callable[[Path], dict[str, Any]]
+) -> None:
+    given = make(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=r"bad\\udcff.*: this name is not UTF-8; rename it"):
+        score(given.pop("data"), tiny, **given)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_of_a_folder_whose_name_is_not_utf8_is_one_record(tmp_path: Path, tiny: str) -> None:
+    home = tmp_path / "set"
+    home.mkdir()
+    (home / "a.jsonl").write_text(LINE)
+    for name in (f"{ODD}.jsonl", f"{ODD}.parquet", f"{ODD}.decisions.parquet"):
+        (home / name).write_text(LINE)
+    run = score(home, tiny)
+    assert run.scores["state"].tolist().count("unreadable") == 3
+    assert set(run.issues["kind"]) == {"unreadable_file"}
+    assert run.issues["file"].str.contains(r"bad\udcff", regex=False).all()
+    row = int(run.issues["row"][0])
+    assert run.record(row).id.startswith(r"bad\udcff")
+    written = vlitqc.filter(run, drop_issues="error").written
+    copied = {path.name: path.read_text() for path in written["unreadable"].iterdir()}
+    assert copied == {f"{ODD}{end}": LINE for end in (".jsonl", ".parquet", ".decisions.parquet")}
+    run.report()
+
+
+def test_a_picture_of_a_class_whose_name_is_not_utf8_is_one_record(
+    tmp_path: Path, tiny: str, picture: Callable[[int], bytes]
+) -> None:
+    home = tmp_path / "set"
+    for n, name in enumerate(("cat/a.png", f"dog/{ODD}.png", "dog/c.png", f"{ODD}/d.png")):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_bytes(picture(n))
+    run = score(home, tiny)
+    assert run.scorecard["counts"] == {"records": 4, "scored": 2, "partial": 0, "unreadable": 2}
+    written = vlitqc.filter(run, drop_issues="error").written
+    lines = (written["unreadable"] / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    assert sorted(json.loads(line)["file_name"] for line in lines) == [
+        r"bad\udcff/d.png",
+        r"dog/bad\udcff.png",
+    ]
+
+
+def test_an_image_root_and_a_link_may_lead_to_names_that_are_not_utf8(
+    make_data: Make, tiny: str, tmp_path: Path
+) -> None:
+    path = make_data(2)
+    pictures = path.parent / ODD
+    pictures.mkdir()
+    for file in path.parent.glob("*.png"):
+        file.rename(pictures / file.name)
+    target = path.rename(path.with_name(f"{ODD}.jsonl"))
+    path.symlink_to(target)
+    run = score(path, tiny, image_root=pictures)
+    assert run.scorecard["counts"]["scored"] == 2
+    assert vlitqc.Run.open(path).info["plan"]["image_root"] == str(pictures)
+    assert run.record(1).id == "r1"
+
+
+# ---------------------------------------------------------------- beside the records
+
+
+def test_a_repeated_id_is_found_and_the_later_ones_can_be_dropped(
+    make_data: Make, record: Any, tiny: str
+) -> None:
+    make_data(5)
+    path = make_data(lines=[record(i, f"{n}.png") for n, i in enumerate((0, 1, 0, 2, 0))])
+    run = score(path, tiny)
+    found = run.issues[run.issues["kind"] == "duplicate_id"]
+    assert found[["row", "line", "id", "severity"]].values.tolist() == [
+        [2, 3, "r0", "note"],
+        [4, 5, "r0", "note"],
+    ]
+    assert found["detail"].unique().tolist() == ["data.jsonl:1 has the same id"]
+    result = vlitqc.filter(run, drop_issues="duplicate_id")
+    assert result.decisions["kept"].tolist() == [True, True, False, True, False]
+
+
+def test_a_long_text_is_noted(tmp_path: Path, tiny: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(LINE.replace("thing", "x" * (n - 9)) for n in (50_000, 50_001)))
+    run = score(path, tiny)
+    found = run.issues[run.issues["kind"] == "long_text"]
+    assert found["row"].tolist() == [1]
+    assert found["detail"].tolist() == ["the response of turn 1 of 1 has 50,001 characters"]
+
+
+def test_what_is_left_aside_is_in_the_scorecard(folder: Path, tiny: str) -> None:
+    (folder / "README.md").write_text("# Data")
+    run = score(folder, tiny)
+    told = run.scorecard["input"]
+    assert told["others"] == {".png": 10, ".md": 1}
+    assert (run.info["input"]["notes"], run.info["input"]["others"]) == (told["notes"], told["others"])
+
+
+def test_a_part_that_is_not_read_is_a_note(folder: Path, tiny: str, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    run = score([folder, bare], tiny, out=tmp_path / "run")
+    (note,) = run.scorecard["input"]["notes"]
+    assert note.startswith(f"{bare} holds no data file; found nothing at all")
+    assert run.scorecard["input"]["paths"] == [str(folder), str(bare)]

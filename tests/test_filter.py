@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vlitqc
+from vlitqc.engine import disk
 from vlitqc.engine.run import Run
 from vlitqc.errors import InputError, RunError, UnknownName, UsageError
 from vlitqc.filtering.rules import HasIssue, Rule, Threshold, decide, floors
@@ -383,6 +385,57 @@ def test_a_folder_that_cannot_be_written(make_data: Make, tiny: str) -> None:
         vlitqc.filter(run, drop_below={"image_readability": 0}, out=path / "under")
 
 
+@pytest.mark.parametrize("names", [["a.jsonl", "b.jsonl"], ["*.jsonl"]])
+def test_the_outputs_of_other_paths_in_the_same_folder_are_not_replaced(
+    make_data: Make, tiny: str, tmp_path: Path, names: list[str]
+) -> None:
+    paths = [make_data(4, name=f"{name}.jsonl") for name in "abc"]
+    home = paths[0].parent
+    first = vlitqc.filter(score([home / n for n in names], tiny, out=tmp_path / "1"), drop_issues="error")
+    before = first.written["kept"]
+    told = sorted((path.name, path.read_bytes()) for path in before.iterdir())
+    other = score([paths[0], paths[2]], tiny, out=tmp_path / "2")
+    with pytest.raises(RunError, match=r"exists and is no filter's output of this run"):
+        vlitqc.filter(other, drop_issues="error")
+    assert sorted((path.name, path.read_bytes()) for path in before.iterdir()) == told
+    again = vlitqc.filter(Run.open(tmp_path / "1"), drop_issues="small_image")
+    assert again.written == first.written
+
+
+def test_what_a_refused_disk_says_is_the_systems_sentence(tmp_path: Path) -> None:
+    quoting = OSError(errno.EACCES, "Failed to open '.a.4711.part'. Detail: [errno 13] Permission denied")
+    with pytest.raises(RunError) as told, disk.writing(tmp_path):
+        raise quoting
+    assert str(told.value) == f"cannot write {tmp_path} (Permission denied); name another place with --out"
+
+
+def test_unreadable_files_without_bytes_are_said_to_be_nowhere(several: Path, tiny: str) -> None:
+    (several / "b.json").unlink()
+    (several / "gone.jsonl").symlink_to(several / "nowhere")
+    result = vlitqc.filter(score(several, tiny), drop_issues="error")
+    assert result.counts == {"kept": 8, "dropped": 0, "unreadable": 1}
+    assert (result.not_copied, "unreadable" in result.written) == (1, False)
+    assert not several.with_name("set.unreadable").exists()
+    (several / "empty.jsonl").write_bytes(b"")
+    result = vlitqc.filter(score(several, tiny), drop_issues="error")
+    assert (result.not_copied, result.counts["unreadable"]) == (1, 2)
+    assert [path.name for path in result.written["unreadable"].iterdir()] == ["empty.jsonl"]
+
+
+def test_a_picture_that_cannot_be_opened_is_a_record_like_any_other(
+    tmp_path: Path, tiny: str, picture: Callable[[int], bytes]
+) -> None:
+    home = tmp_path / "set"
+    for n, name in enumerate(("cat/a.png", "dog/b.png")):
+        (home / name).parent.mkdir(parents=True)
+        (home / name).write_bytes(picture(n))
+    (home / "dog" / "gone.png").symlink_to(home / "nowhere.png")
+    (home / "loose.png").symlink_to(home / "nowhere.png")
+    result = vlitqc.filter(score(home, tiny), drop_issues="error")
+    assert result.counts == {"kept": 2, "dropped": 1, "unreadable": 1}
+    assert (result.not_copied, set(result.written)) == (1, {"kept", "dropped", "decisions"})
+
+
 # ---------------------------------------------------------------- properties
 
 cells = st.one_of(st.none(), st.floats(-5, 5), st.sampled_from([0.0, 1.0]))
@@ -477,3 +530,25 @@ def test_a_file_that_no_filter_wrote_is_not_overwritten(make_data: Make, tiny: s
     with pytest.raises(RunError, match="is no filter's output"):
         vlitqc.filter(run, drop_issues=["error"])
     assert sum(again.counts.values()) == 3 and again.counts["kept"] < 3
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_rows_of_a_damaged_table_are_counted_and_said_to_be_in_no_output(
+    tmp_path: Path, tiny: str, others: int
+) -> None:
+    path = tmp_path / "data.parquet"
+    table = pa.table({"instruction": [f"Q{i}?" for i in range(30)], "output": [f"A{i}" for i in range(30)]})
+    if others:
+        table = table.set_column(0, "instruction", pa.array([None, *(f"Q{i}?" for i in range(1, 30))]))
+    pq.write_table(table, path, row_group_size=10, use_dictionary=False)
+    at = pq.ParquetFile(path).metadata.row_group(1).column(1).data_page_offset
+    raw = bytearray(path.read_bytes())
+    raw[at : at + 20] = b"\xff" * 20
+    path.write_bytes(raw)
+    result = vlitqc.filter(score(path, tiny), drop_issues=["empty_turn"])
+    unreadable = 10 + others
+    assert result.counts == {"kept": 30 - unreadable, "dropped": 0, "unreadable": unreadable}
+    assert result.not_copied == 10
+    assert pq.read_table(result.written["kept"]).equals(pa.concat_tables([table[others:10], table[20:]]))
+    assert ("unreadable" in result.written) == bool(others)
+    assert len(result.decisions) == 30

@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from vlitqc.errors import FormatError, InputError, UnknownName, UsageError
-from vlitqc.filtering import apply
 from vlitqc.formats import Reader, folder, open_input
 from vlitqc.formats.names import Names
 from vlitqc.types import Origin, Sample, Unreadable
@@ -142,7 +141,7 @@ class TestCollection:
     def test_places_out_of_order_are_a_mistake_of_the_caller(self, shards: Path, tmp_path: Path) -> None:
         reader = open_input(shards)
         o = [r.origin for r in reader.records()]
-        with pytest.raises(ValueError, match="order"):
+        with pytest.raises(InputError, match="not in the order"):
             reader.divide([(o[0], "k"), (o[2], "k"), (o[1], "k")], {"k": tmp_path / "k"})
 
     def test_compressed_shards(self, shards: Path, tmp_path: Path) -> None:
@@ -177,7 +176,6 @@ BAD_FILES = {
     ),
     "junk.tar": (bytes(range(256)) * 9, "junk.tar"),
     "words.jsonl": (b"these are words and no records at all", "words.jsonl"),
-    "coco.json": (b'{"info": {"a": {}},\n "licenses": [{"id": 1}]}', "coco.json"),
     "cut.parquet": (b"PAR1\x00\x00\x00\x00", "cut.parquet"),
 }
 
@@ -201,7 +199,7 @@ class TestUnreadableFiles:
         assert tree(out["dropped"]) == {name: content}
         assert len(tree(out["kept"])) == 3
 
-    @pytest.mark.parametrize("name", [n for n in BAD_FILES if n not in ("coco.json", "words.jsonl")])
+    @pytest.mark.parametrize("name", [n for n in BAD_FILES if n != "words.jsonl"])
     def test_its_issue_covers_the_file(self, shards: Path, name: str) -> None:
         content = BAD_FILES[name][0]
         (shards / name).write_bytes(content)
@@ -209,6 +207,32 @@ class TestUnreadableFiles:
         assert bad.issues[0].kind == "unreadable_file"
         assert (bad.origin.start, bad.origin.end) == (0, len(content))
         assert bad.origin.sha256 == hashlib.sha256(content).hexdigest()
+
+    def test_what_holds_no_conversation_is_left_aside_beside_data(self, shards: Path, tmp_path: Path) -> None:
+        (shards / "coco.json").write_text('{"info": {"a": {}},\n "annotations": [{"id": 1}, {"id": 2}]}')
+        (shards / "scores.csv").write_text("file,score\na.jpg,1\nb.jpg,2\n")
+        reader = open_input(shards)
+        assert ids(reader) == ["l1", "l2", "x9a", "x9b", "x9c", "x10a", "x10b"]
+        coco, scores = reader.notes
+        assert coco.startswith(f"{shards / 'coco.json'} is one JSON object that holds 1 info, 2 annotations")
+        assert coco.endswith("; left aside")
+        assert scores.startswith(f"{shards / 'scores.csv'} is a table with the columns file, score")
+        assert "--map instruction=COLUMN" in scores
+        for out in split(reader, tmp_path / "out").values():
+            assert not tree(out).keys() & {"coco.json", "scores.csv"}
+
+    def test_where_nothing_else_is_it_is_an_error(self, tmp_path: Path) -> None:
+        for name in ("a.csv", "b.csv"):
+            (tmp_path / name).write_text("file,score\na.jpg,1\nb.jpg,2\n")
+        reader = open_input(tmp_path)
+        records = list(reader.records())
+        assert [r.issues[0].kind for r in records] == ["unreadable_file"] * 2
+        assert [r.origin.row for r in records] == [0, 1]
+        assert [reader.record(r.origin) for r in records] == records
+        assert reader.notes == ()
+        # Asked for by name, each is an error also beside data.
+        given = [tmp_path / "a.csv", write(tmp_path / "more.jsonl", "m")]
+        assert [type(r) for r in open_input(given).records()] == [Unreadable, Sample]
 
     def test_a_bad_file_that_changes_is_told(self, shards: Path, tmp_path: Path) -> None:
         (shards / "zero.jsonl").write_bytes(b"")
@@ -335,6 +359,54 @@ def test_permissions_that_are_really_missing() -> None:
 
 
 class TestWhatIsGiven:
+    @pytest.fixture
+    def listed(self, tmp_path: Path) -> Path:
+        """LLaMA-Factory's catalogue of a file beside it and a folder, and a file that it does not list."""
+        root = tmp_path / "listed"
+        columns = {"prompt": "q", "response": "a", "images": "im"}
+        entries = {"a": {"file_name": "a.json", "columns": columns}, "c": {"file_name": "c"}}
+        write(root / "c" / "1.jsonl", "c1")
+        write(root / "unlisted.jsonl", "u")
+        (root / "a.json").write_text(json.dumps([{"id": f"a{n}", "q": "x", "a": "y"} for n in range(2)]))
+        (root / "dataset_info.json").write_text(json.dumps(entries))
+        return root
+
+    @pytest.mark.parametrize(
+        ("given", "found"),
+        [
+            (["*.json*"], ["a0", "a1", "c1", "u"]),
+            (["dataset_info.json", "c/1.jsonl"], ["a0", "a1", "c1"]),
+            (["c/1.jsonl", "dataset_info.json"], ["c1", "a0", "a1"]),
+            (["unlisted.jsonl", "."], ["u", "a0", "a1", "c1"]),
+        ],
+    )
+    def test_a_catalogue_is_the_files_that_it_lists(
+        self, listed: Path, tmp_path: Path, given: list[str], found: list[str]
+    ) -> None:
+        reader = open_input([listed / name for name in given])
+        assert ids(reader) == found
+        assert reader.path == listed
+        out = split(reader, tmp_path / "out", lambda o: "kept")
+        assert [r["id"] for r in json.loads((out["kept"] / "a.json").read_text())] == ["a0", "a1"]
+        assert (out["dropped"] / "dataset_info.json").exists()
+
+    def test_a_catalogue_that_lists_itself(self, listed: Path) -> None:
+        entries = {"me": {"file_name": "dataset_info.json"}, "a": {"file_name": "unlisted.jsonl"}}
+        (listed / "dataset_info.json").write_text(json.dumps(entries))
+        assert ids(open_input(listed)) == ["u"]
+
+    def test_a_pattern_meets_no_settings(self, shards: Path) -> None:
+        (shards / "state.json").write_text('{"_data_files": [{"filename": "x"}]}')
+        assert ids(open_input(shards / "*.json*")) == ["x9a", "x9b", "x9c", "x10a", "x10b"]
+        assert ids(open_input(shards / "*.json*", "jsonl")) == ["x9a", "x9b", "x9c", "x10a", "x10b"]
+
+    def test_a_loop_of_links_is_told(self, shards: Path) -> None:
+        (shards / "loop.jsonl").symlink_to("loop.jsonl")
+        for given in (shards / "loop.jsonl", shards):
+            with pytest.raises(InputError, match=r"loop\.jsonl is a loop of links"):
+                told = [r.issues[0].detail for r in open_input(given).records() if r.issues]
+                raise InputError(told[0])
+
     def test_one_file_stays_its_own_reader(self, shards: Path) -> None:
         for given in (shards / "part-9.jsonl", [str(shards / "part-9.jsonl")], str(shards / "part-9*")):
             reader = open_input(given)
@@ -482,8 +554,19 @@ class TestFolder:
         reader = open_input(shards)
         assert ids(reader) == ["l1", "l2", "x9a", "x9b", "x9c", "x10a", "x10b"]
         assert reader.others["vlitqc's own"] == 7
-        assert folder.AUDITED == apply.AUDITED
-        assert folder.FATES == apply.FATES
+
+    def test_runs_elsewhere_are_known_by_what_they_hold(self, shards: Path) -> None:
+        run = shards / "runs" / "first"
+        write(run / "input.jsonl", "run")
+        pq.write_table(pa.table({"id": ["run"], "caption": ["x"]}), run / "issues.parquet")
+        (run / "run.json").write_text('{"plan": {}}')
+        assert "run" in ids(open_input(shards)), "somebody else's run.json"
+        (run / "run.json").write_text('{"plan": {}, "input": {}}')
+        reader = open_input(shards)
+        assert ids(reader) == ["l1", "l2", "x9a", "x9b", "x9c", "x10a", "x10b"]
+        assert reader.others["vlitqc's own"] == 1
+        with pytest.raises(InputError, match="is a run of vlitqc and no data"):
+            open_input(run)
 
     def test_nothing_to_read(self, tmp_path: Path) -> None:
         (tmp_path / "notes.md").write_text("words")
@@ -583,7 +666,8 @@ class TestImageFolder:
         assert tree(out["dropped"]) == {"train/metadata.jsonl": train[0] + train[2]}
 
     def test_the_same_as_the_datasets_library(self, pictures: Path, tmp_path: Path) -> None:
-        datasets = pytest.importorskip("datasets")
+        import datasets
+
         path = pictures / "train/metadata.jsonl"
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
         theirs = datasets.load_dataset(
@@ -688,6 +772,29 @@ class TestImageFolder:
         ):
             open_input(tmp_path)
 
+    @pytest.mark.parametrize("settings", ["classes.json", "train/config.json"])
+    def test_class_folders_beside_settings(self, tmp_path: Path, picture: Any, settings: str) -> None:
+        for name in ("train/cat/1.png", "train/dog/2.png"):
+            (tmp_path / name).parent.mkdir(parents=True)
+            (tmp_path / name).write_bytes(picture(1))
+        (tmp_path / settings).write_text('{"0": "cat", "1": "dog"}')
+        reader = open_input(tmp_path)
+        assert reader.name == "imagefolder"
+        assert [r.turns[0].response for r in reader.records() if isinstance(r, Sample)] == ["cat", "dog"]
+        assert reader.others == {"settings": 1}
+
+    def test_a_folder_is_walked_once_to_detect_and_once_to_open(
+        self, tmp_path: Path, picture: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("cat/1.png", "dog/2.png"):
+            (tmp_path / name).parent.mkdir()
+            (tmp_path / name).write_bytes(picture(1))
+        scanned: list[str] = []
+        scandir = os.scandir
+        monkeypatch.setattr(os, "scandir", lambda path: scanned.append(str(path)) or scandir(path))
+        assert len(list(open_input(tmp_path).records())) == 2
+        assert sorted(scanned) == sorted([str(tmp_path), f"{tmp_path}/cat", f"{tmp_path}/dog"] * 2)
+
     def test_pictures_beside_records_are_theirs(self, tmp_path: Path, picture: Any) -> None:
         for name in ("images/cat/1.png", "images/dog/2.png"):
             (tmp_path / name).parent.mkdir(parents=True)
@@ -705,7 +812,8 @@ class TestImageFolder:
 class TestSavedDataset:
     @pytest.fixture
     def saved(self, tmp_path: Path, picture: Any) -> Path:
-        datasets = pytest.importorskip("datasets")
+        import datasets
+
         rows = {
             "id": [f"s{n}" for n in range(5)],
             "image": [{"bytes": picture(n), "path": f"{n}.png"} for n in range(5)],
@@ -735,7 +843,8 @@ class TestSavedDataset:
         assert all(reader.record(r.origin) == r for r in records)
 
     def test_the_datasets_library_loads_what_is_written(self, saved: Path, tmp_path: Path) -> None:
-        datasets = pytest.importorskip("datasets")
+        import datasets
+
         out = split(
             open_input(saved), tmp_path / "out", lambda o: "kept" if o.row in (0, 4, 6) else "dropped"
         )
@@ -752,7 +861,8 @@ class TestSavedDataset:
         assert [raw["b"][n]["image"] for n in (0, 4)] == [row["image"] for row in raw["k"]]
 
     def test_a_target_without_a_record_still_loads(self, saved: Path, tmp_path: Path) -> None:
-        datasets = pytest.importorskip("datasets")
+        import datasets
+
         out = split(open_input(saved), tmp_path / "out", lambda _: "kept")
         assert datasets.load_from_disk(out["dropped"]).num_rows == {"train": 0, "test": 0}
         assert datasets.load_from_disk(out["kept"]).num_rows == {"train": 5, "test": 2}

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from vlitqc.errors import FormatError, InputError, UnknownName, UsageError
 from vlitqc.formats import Reader, json_records, open_input
 from vlitqc.formats.conversation import read_conversation
+from vlitqc.formats.names import Names
 from vlitqc.formats.streams import Stream
 from vlitqc.types import Issue, Origin, Record, Sample, Turn, Unreadable
 
@@ -797,3 +798,48 @@ class TestRealFiles:
     def test_real_objects_over_several_lines(self) -> None:
         (path,) = (DATA / "internvl_captions").rglob("*.jsonl")
         assert len(list(open_input(path).records())) == path.read_text().count('"text_id"') == 1053
+
+
+class TestNamedFormats:
+    """What is asked for is opened, however it begins."""
+
+    def test_lines_that_begin_like_no_object(self, tmp_path: Path) -> None:
+        path = tmp_path / "a"
+        path.write_text('# notes\n// more\n\n{"query": "q", "response": "r"\n')
+        assert all(isinstance(r, Unreadable) for r in open_input(path, "jsonl").records())
+        assert len(list(open_input(path, "jsonl").records())) == 3
+
+    def test_lists_as_lines_with_large_elements(self, tmp_path: Path) -> None:
+        path = tmp_path / "a"
+        path.write_text("".join(json.dumps(["q", f"a{n}", "x" * 300_000]) + "\n" for n in range(3)))
+        names = Names({"instruction": "0", "response": "1"})
+        records = list(open_input(path, "jsonl", names).records())
+        assert [r.turns[0].response for r in records if isinstance(r, Sample)] == ["a0", "a1", "a2"]
+
+    def test_lists_of_messages_as_lines(self, tmp_path: Path) -> None:
+        path = tmp_path / "a"
+        path.write_text('[{"from": "human", "value": "q"}]\n' * 2)
+        assert len(list(open_input(path, "jsonl").records())) == 2
+
+    @pytest.mark.parametrize("indent", [None, 2])
+    def test_one_list_is_no_lines(self, tmp_path: Path, indent: int | None) -> None:
+        path = tmp_path / "a"
+        path.write_text(json.dumps([{"query": "q", "response": "r"}] * 3, indent=indent))
+        with pytest.raises(FormatError, match="is not jsonl: it is one JSON list"):
+            open_input(path, "jsonl")
+
+    @pytest.mark.parametrize("content", [b"{}", b"[\0]\xff", b"%PDF-1.5 ["])
+    def test_what_is_no_list_is_refused(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "a"
+        path.write_bytes(content)
+        with pytest.raises(FormatError, match="is not json"):
+            open_input(path, "json")
+
+    @pytest.mark.parametrize("place", range((1 << 17) - 6, (1 << 17) + 2))
+    def test_objects_over_lines_from_any_place_on(self, tmp_path: Path, place: int) -> None:
+        one = json.dumps({"query": "q", "response": "r"})
+        line = json.dumps({"query": "q", "response": ""})
+        filler = line[:-2] + "x" * (place - len(one) - len(line) - 2) + line[-2:]
+        path = tmp_path / "a"
+        path.write_text("\n".join((one, filler, json.dumps(json.loads(one), indent=4))))
+        assert [type(r) for r in open_input(path).records()] == [Sample] * 3

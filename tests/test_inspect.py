@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 import wave
 from pathlib import Path
 from typing import Any
@@ -127,7 +130,7 @@ class TestIssues:
     def test_a_repeated_id_with_the_place_of_the_first(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.jsonl", pair(1), pair(2), pair(1), pair(1), pair(2))
         found = vlitqc.inspect(path)
-        assert kinds(found) == [("duplicate_id", "warning", 3, 3)]
+        assert kinds(found) == [("duplicate_id", "note", 3, 3)]
         told = [(issue.line, issue.id, issue.detail) for issue in found.issues[0].examples]
         assert told == [
             (3, "r1", "a.jsonl:1 has the same id"),
@@ -164,7 +167,7 @@ class TestIssues:
         path = write(tmp_path / "a.jsonl", *({"id": str(n), "conversations": turns} for n in range(5)))
         for issue in vlitqc.inspect(path).issues:
             assert issue.n > issue.records == 5
-            assert [example.row for example in issue.examples] == [0, 1, 2]
+            assert [example.row for example in issue.examples] == [0, 1, 4], "the first two and the last"
 
     def test_errors_come_first_then_the_frequent(self, tmp_path: Path) -> None:
         path = write(
@@ -180,7 +183,7 @@ class TestIssues:
         assert [(f.severity, f.kind) for f in found.issues] == [
             ("error", "malformed_record"),
             ("error", "empty_turn"),
-            ("warning", "duplicate_id"),
+            ("note", "duplicate_id"),
         ]
         assert found.with_errors == 3
 
@@ -236,6 +239,20 @@ class TestMedia:
         with pytest.raises(UsageError, match="is not a folder"):
             vlitqc.inspect(path, image_root=folder / "none")
 
+    def test_pictures_beside_a_data_file_deep_in_a_folder(self, folder: Path) -> None:
+        deep = folder / "more" / "one" / "two"
+        (deep / "images").mkdir(parents=True)
+        (folder / "a.png").rename(deep / "images" / "z.png")
+        write(deep / "data.jsonl", *(pair(n, image="z.png") for n in range(3)))
+        found = vlitqc.inspect(folder / "more")
+        assert found.media["image"].readable == 3
+        assert found.image_root == str((deep / "images").resolve())
+
+    def test_pictures_that_start_from_the_folder_itself(self, folder: Path) -> None:
+        (folder / "deep").mkdir()
+        write(folder / "deep" / "data.jsonl", pair(1, image="a.png"), pair(2, image="b.jpg"))
+        assert vlitqc.inspect(folder).image_root == str(folder.resolve())
+
     def test_batches_do_not_lose_any(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(inspection, "BATCH_SAMPLES", 4)
         path = write(folder / "data.jsonl", *(pair(n, image="a.png") for n in range(10)), pair(10))
@@ -254,7 +271,7 @@ class TestCommand:
         assert "1,202, 1 unreadable (<0.1%)" in text
         assert "missing_image" in text and "1,200 records" in text
         assert "line 1 (id r0)" in text
-        assert "duplicate_id" in text and "warning" in text
+        assert "duplicate_id" in text and "note " in text
 
     def test_what_to_do_next(self, tmp_path: Path) -> None:
         path = write(tmp_path / "my data.jsonl", {"q": "a", "a": "b"}, {"q": "a"})
@@ -262,7 +279,56 @@ class TestCommand:
         assert done.exit_code == 0, done.output
         mapped = "--map instruction=q --map response=a"
         assert f"next  vlitqc score '{path}' {mapped}\n" in done.output
-        assert "then  vlitqc filter --drop-issue error  to drop 1 record with errors" in done.output
+        assert "then" not in done.output, "the unreadable one goes to a file of its own"
+
+    def test_the_filter_of_this_input_for_as_many_as_it_drops(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        write(
+            Path("-x.jsonl"), *(pair(n) for n in range(6)), pair(7, output=""), pair(8, output=""), {"x": 1}
+        )
+        out = run("--", "-x.jsonl").output
+        assert "next  vlitqc score ./-x.jsonl\n" in out
+        assert "then  vlitqc filter ./-x.jsonl --drop-issue error  to drop 2 records with errors" in out
+
+    def test_nobody_is_told_to_drop_most_of_the_data(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.jsonl", pair(1), *(pair(n, image=f"{n}.png") for n in range(5)))
+        out = run(path).output
+        assert "with --image-root DIR" in out
+        assert "--drop-issue" not in out
+
+    def test_several_paths_are_named(self, tmp_path: Path) -> None:
+        paths = [write(tmp_path / f"{n}.jsonl", pair(n)) for n in range(5)]
+        out = run(*paths).output
+        assert [str(path) in out.partition("next")[0] for path in paths] == [True, True, True, False, False]
+        assert "and 2 more" in out
+        assert vlitqc.inspect(paths).paths == tuple(map(str, paths))
+
+    def test_a_url_follows_its_place(self, tmp_path: Path) -> None:
+        url = f"https://example.org/{'x' * 40}.png"
+        text = page(vlitqc.inspect(write(tmp_path / "a.jsonl", pair(1, image=url))))
+        assert f" {url}" in text, "whole, on a line"
+        assert "remote:" not in text, "the kind says so already"
+
+    def test_the_first_frame_says_what_is_done(self) -> None:
+        screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+        with console.progress(screen, quiet=False, stage="reading"):
+            pass
+        told = screen.file.getvalue()  # type: ignore[attr-defined]
+        assert "reading" in told and "scoring" not in told
+
+    @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+    def test_a_terminal_that_is_not_utf_8(self, tmp_path: Path, encoding: str) -> None:
+        path = write(tmp_path / "a.jsonl", *(pair(n, id="你好 – é") for n in range(3)))
+        done = subprocess.run(
+            [sys.executable, "-c", "from vlitqc.cli import main; main()", "inspect", str(path)],
+            env=os.environ | {"PYTHONIOENCODING": encoding},
+            capture_output=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"(id ?? - " in done.stdout
 
     def test_json(self, tmp_path: Path) -> None:
         path = write(tmp_path / "data.jsonl", pair(1), pair(1, image="\u202egnp.exe"))
@@ -315,6 +381,10 @@ class TestCommand:
         out = run(path).output
         assert "hint  media paths leave the image root" in out
         assert "hint  most records hold no conversation" in out
+        for held in ({"image": "a.jpg", "id": "1"}, {"caption": "A dog", "id": "1"}):
+            told = run(write(tmp_path / "b.jsonl", held)).output
+            assert "no conversation found" in told
+            assert "hint  " not in told, "no map helps"
         assert "most of the media" not in out
         out = run(write(tmp_path / "a.jsonl", pair(1, image="x/a.png"))).output
         assert "hint  most of the media are missing" in out
@@ -406,6 +476,8 @@ def test_the_limits_of_the_page_are_the_ones_in_force() -> None:
         ("flickr8k_itm/flickr8k.DevImages.txt", 600, 600, (600, 600)),
         ("derived_formats/dev/ofa_caption.tsv", 6, 6, (6, 6)),
         ("mantis_examples/data/examples/chat/train.json", 15, 15, (54, 54)),
+        ("llava_pretrain_2k", 160, 160, (160, 160)),
+        ("xcomposer_finetune", 4, 4, (2, 2)),
         ("sharegpt_v3/ShareGPT_V3_head2MB_truncated.json", 294, 290, None),
     ],
 )

@@ -429,3 +429,93 @@ class TestRealFiles:
             assert isinstance(record, Sample)
             expected = [base64.b64decode(stored[id]) for id in record.meta["image_ids"]]
             assert [medium.data for medium in record.images] == expected
+
+
+class TestRecordsByTheirIds:
+    """An object whose every value is a record."""
+
+    @pytest.mark.parametrize("indent", [None, 1])
+    def test_the_document_itself_may_hold_them(self, tmp_path: Path, indent: int | None) -> None:
+        value = {
+            f"a{n}": {"hint": "", "objects": [{"caption": "c", "image": "i"}], **pair(n)} for n in range(5)
+        }
+        for held in value.values():
+            del held["id"]
+        reader = opened(tmp_path / "a", value, indent=indent)
+        records = list(reader.records())
+        assert (reader.name, ids(records)) == ("json_document", ["a0", "a1", "a2", "a3", "a4"])
+        assert [reader.record(r.origin) for r in records] == records
+        found = divided(reader, records, tmp_path, [1, 4])
+        assert found["kept"] == {key: value[key] for key in ("a1", "a4")}
+        assert found["dropped"] == {key: value[key] for key in ("a0", "a2", "a3")}
+
+    def test_cut_short(self, tmp_path: Path) -> None:
+        text = json.dumps({f"a{n}": {"instruction": "Q", "output": "A"} for n in range(4)})
+        reader = opened(tmp_path / "a", text[:-20])
+        records = list(reader.records())
+        assert ids(records) == ["a0", "a1", "a2", None]
+        assert "is never closed" in records[3].issues[0].detail
+        assert list(divided(reader, records[:3], tmp_path, [0, 1, 2])["kept"]) == ["a0", "a1", "a2"]
+
+    def test_their_fields_may_be_named(self, tmp_path: Path) -> None:
+        (tmp_path / "a").write_text(json.dumps({n: {"ask": "Q", "say": "A"} for n in ("x", "y")}))
+        names = Names({"instruction": "ask", "response": "say"})
+        assert ids(open_input(tmp_path / "a", names=names).records()) == ["x", "y"]
+
+    def test_what_stands_beside_the_records_is_none(self, tmp_path: Path) -> None:
+        value = {"info": {"description": "D", "url": "http://h/a.jpg"}, "data": {"x": pair(0)}}
+        assert ids(opened(tmp_path / "a", value).records()) == ["r0"]
+
+
+class TestWhatFollows:
+    PICTURE = base64.b64encode(bytes(1_500_000)).decode()
+
+    @pytest.mark.parametrize("more", [{"instruction": "Q", "output": "A"}, {}])
+    def test_large_lines_with_objects_in_lists_are_lines(self, tmp_path: Path, more: dict[str, Any]) -> None:
+        lines = [
+            json.dumps({"id": str(n), "image": self.PICTURE, **more, "parts": [pair(n)]}) for n in range(3)
+        ]
+        reader = opened(tmp_path / "a", "\n".join(lines))
+        records = list(reader.records())
+        assert (reader.name, len(records)) == ("jsonl", 3)
+        assert ids(records) == (["0", "1", "2"] if more else [None] * 3)
+
+    @pytest.mark.parametrize("size", [2, 6000])
+    def test_documents_that_were_put_together_are_one_each(self, tmp_path: Path, size: int) -> None:
+        text = json.dumps({"data": [pair(n) for n in range(size)]})
+        reader = opened(tmp_path / "a", f"{text}\n{text}\n")
+        assert [r.origin.end - r.origin.start for r in reader.records()] == [len(text.encode())] * 2
+
+    @pytest.mark.parametrize("size", [2, 6000])
+    @pytest.mark.parametrize("tail", ["garbage", "}", "]", "\0\0"])
+    def test_what_is_no_document_is_an_unreadable_record(self, tmp_path: Path, tail: str, size: int) -> None:
+        value = {"data": [pair(n) for n in range(size)], "more": 1}
+        text = json.dumps(value, ensure_ascii=False)
+        reader = opened(tmp_path / "a", f"{text}\n{tail}\n")
+        *records, last = reader.records()
+        assert (reader.name, len(records), type(last)) == ("json_document", size, Unreadable)
+        assert (tmp_path / "a").read_bytes()[last.origin.start : last.origin.end].decode() == tail
+        found = divided(reader, records, tmp_path, range(size))
+        assert found["kept"] == value
+        reader.divide([(last.origin, "out")], {"out": tmp_path / "out"})
+        assert (tmp_path / "out").read_text() == f'{{"data": [], "more": 1}}\n{tail}'
+
+    def test_what_cannot_be_told_in_a_broken_document(self, tmp_path: Path) -> None:
+        text = json.dumps({"data": [pair(0)], "test": [pair(1)]}).replace('"test"', 'test"')
+        records = list(opened(tmp_path / "a", text).records())
+        told = [text.encode()[r.origin.start : r.origin.end] for r in records]
+        assert ids(records) == ["r0", *[None] * (len(records) - 1)]
+        assert (
+            b"".join(told[1:]).replace(b" ", b"")
+            == b'test":[{"id":"r1","instruction":"Q","output":"\\u00e91"}]}'
+        )
+
+    def test_a_lone_object_in_the_terms_of_names(self, tmp_path: Path) -> None:
+        value = {"ask": "Q", "say": "A", "parts": [{"n": 1}]}
+        (tmp_path / "a").write_text(json.dumps(value, indent=1))
+        reader = open_input(tmp_path / "a", names=Names({"instruction": "ask", "response": "say"}))
+        (record,) = reader.records()
+        assert isinstance(record, Sample) and record.turns[0].response == "A"
+        reader.divide([(record.origin, "in")], {"in": tmp_path / "in", "out": tmp_path / "out"})
+        assert json.loads((tmp_path / "in").read_bytes()) == value
+        assert (tmp_path / "out").read_bytes() == b""

@@ -114,7 +114,8 @@ class TestLlamaFactory:
     def test_what_is_not_read_is_told(self, odd: Path) -> None:
         reader = open_input(odd)
         assert reader.notes == (
-            "2 entries of dataset_info.json without a file here: absent (absent.json), outside (../outside.json)",
+            "2 entries of dataset_info.json without a file here: absent (absent.json), outside "
+            "(../outside.json, outside the folder)",
             "1 entry of dataset_info.json on a hub, not read: hub",
             "1 data file not in dataset_info.json, not read: unlisted.json",
         )
@@ -154,6 +155,24 @@ class TestLlamaFactory:
         found = [m.reference for r in samples(reader) for m in r.images]
         assert found == ["set/1.png", "set/2.png"]
         assert len(reader.notes) == 3
+
+    def test_a_file_that_two_entries_list_is_read_once_and_told(self, tmp_path: Path) -> None:
+        turned = {"file_name": "a.json", "columns": {"prompt": "output", "response": "instruction"}}
+        entries = {"one": {"file_name": "a.json"}, "two": turned}
+        store(tmp_path, entries, {"a.json": [{"instruction": "What?", "output": "That."}]})
+        reader = open_input(tmp_path)
+        assert [r.turns[0].response for r in samples(reader)] == ["That."]
+        assert reader.notes == ("listed twice in dataset_info.json, read once: two (a.json, read as one)",)
+
+    @pytest.mark.parametrize("given", [".", "dataset_info.json"])
+    def test_what_a_catalogue_without_any_file_lacks(self, tmp_path: Path, given: str) -> None:
+        entries = {"gone": {"file_name": "gone.json"}, "out": {"file_name": "../x.json"}}
+        store(tmp_path / "set", entries, {"../x.json": []})
+        with pytest.raises(
+            FormatError,
+            match=r"has a file in .*: gone \(gone\.json\), out \(../x\.json, outside the folder\)",
+        ):
+            open_input(tmp_path / "set" / given)
 
     def test_an_entry_may_be_a_folder_and_files_are_read_once(self, tmp_path: Path) -> None:
         record = {"instruction": "What?", "output": "That."}

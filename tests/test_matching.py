@@ -303,7 +303,8 @@ def test_the_percentile_has_no_rows_of_foreign_responses() -> None:
     score = metric.resolve(MemoryFeatures.collect(metric, [rows(25), batch(*FOREIGN)]))
     assert score.columns["matching_percentile"][25:] == [None, 100.0, None, None, None]
     german = "English-only model; the text is in German (de)"
-    assert score.missing == f"no readable picture or no response, or {german}"
+    french = "English-only model; the text is in French (fr)"
+    assert list(score.missing) == [None] * 25 + [german, None, french, "no response", "no readable picture"]
     only = batch(*(([f"zu {2 * i}"], [picture(2 * i)]) for i in range(30)))
     nothing = metric.resolve(MemoryFeatures.collect(metric, [only]))
     assert nothing.reason == german
@@ -426,7 +427,17 @@ def test_samples_that_cannot_be_ranked_are_none_and_do_not_count() -> None:
     score = metric.resolve(MemoryFeatures.collect(metric, [rows(25), odd]))
     assert score.columns["matching_percentile"][-3:] == [None, None, None]
     assert (score.n_scored, score.n_total) == (25, 28)
-    assert score.missing == "no readable picture or no response"
+    assert list(score.missing)[-3:] == ["no readable picture", "no readable picture", "no response"]
+    few = metric.resolve(MemoryFeatures.collect(metric, [rows(3), odd]))
+    assert str(few.reason).startswith("fewer than ")
+    assert list(few.missing) == [
+        None,
+        None,
+        None,
+        "no readable picture",
+        "no readable picture",
+        "no response",
+    ]
 
 
 def test_the_same_picture_under_many_questions_is_one_picture() -> None:

@@ -13,6 +13,7 @@ import time
 import warnings
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ import pytest
 from PIL import Image as PilImage
 from PIL import ImageCms, ImageDraw, ImageFile, ImageOps
 
-from vlitqc.engine.scorer import _may_pass, _media_issues
+from vlitqc.engine.scorer import ShardScorer, _may_pass, _media_issues
 from vlitqc.media import MediaLoader, default_image_root, issue_kind, pictures, remarks
+from vlitqc.media import loader as loader_module
 from vlitqc.types import Batch, Image, Media, Origin, Sample
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -57,6 +59,25 @@ def photo(width: int = 120, height: int = 80) -> PilImage.Image:
     picture = PilImage.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((width, height))
     ImageDraw.Draw(picture).rectangle((0, 0, width // 4, height // 4), fill="red")
     return picture
+
+
+def grey_tiff(width: int, bits: int, photometric: int, values: bytes, sample: int = 1) -> bytes:
+    """A TIFF of one row."""
+    tags = {
+        256: width,
+        257: 1,
+        258: bits,
+        259: 1,
+        262: photometric,
+        273: 134,
+        277: 1,
+        278: 1,
+        279: len(values),
+    }
+    tags[339] = sample
+    entries = [struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items()]
+    head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    return head.ljust(134, b"\0") + values
 
 
 def loaded(data: bytes, **options: Any) -> Image:
@@ -156,6 +177,29 @@ class TestPixels:
         assert pixels(encoded(unit, "TIFF"))[0, :, 0].tolist() == [0, 51, 255, 0]
         plain = PilImage.fromarray(np.array([[0.0, 51.0, 255.0, -3.0]], np.float32))
         assert pixels(encoded(plain, "TIFF"))[0, :, 0].tolist() == [0, 51, 255, 0]
+
+    def test_floats_beyond_their_range(self) -> None:
+        over = PilImage.fromarray(np.array([[0.0, 0.2, 1.0, 1.2]], np.float32))
+        assert pixels(encoded(over, "TIFF"))[0, :, 0].tolist() == [0, 51, 255, 255]
+        over = PilImage.fromarray(np.array([[-9.0, 51.0, 255.0, 300.0]], np.float32))
+        assert pixels(encoded(over, "TIFF"))[0, :, 0].tolist() == [0, 51, 255, 255]
+        wide = PilImage.fromarray(np.array([[0.0, 51.0 * 257, 65535.0]], np.float32))
+        assert pixels(encoded(wide, "TIFF"))[0, :, 0].tolist() == [0, 51, 255]
+
+    def test_grey_of_twelve_bits(self) -> None:
+        # Two values in three bytes: 0 and 4095, 819 and 2048.
+        data = grey_tiff(4, 12, 1, bytes((0x00, 0x0F, 0xFF, 0x33, 0x38, 0x00)))
+        assert pixels(data).tolist() == [[[0] * 3, [255] * 3, [51] * 3, [128] * 3]]
+
+    @pytest.mark.parametrize("photometric", [0, 1])
+    def test_grey_of_which_zero_is_white(self, photometric: int) -> None:
+        expected = [255, 204, 0] if photometric == 0 else [0, 51, 255]
+        deep = grey_tiff(3, 16, photometric, struct.pack("<3H", 0, 51 * 257, 65535))
+        assert pixels(deep)[0, :, 0].tolist() == expected
+        plain = grey_tiff(3, 8, photometric, bytes((0, 51, 255)))
+        assert pixels(plain)[0, :, 0].tolist() == expected
+        real = grey_tiff(3, 32, photometric, struct.pack("<3f", 0.0, 0.2, 1.0), sample=3)
+        assert pixels(real)[0, :, 0].tolist() == expected
 
     def test_deep_integers_by_their_own_maximum(self) -> None:
         deep = PilImage.fromarray(np.array([[0, 50_000, 100_000]], np.int32))
@@ -630,14 +674,14 @@ class TestPlaces:
         (root / "cut.jpg").write_bytes(encoded(photo(30, 30), "JPEG")[:-200])
         decoded: list[int] = []
         lock = threading.Lock()
-        plain = MediaLoader._decode
+        plain = pictures.decode
 
-        def counted(self: MediaLoader, data: bytes) -> Any:
+        def counted(data: bytes, *limits: int) -> Any:
             with lock:
                 decoded.append(len(data))
-            return plain(self, data)
+            return plain(data, *limits)
 
-        monkeypatch.setattr(MediaLoader, "_decode", counted)
+        monkeypatch.setattr(pictures, "decode", counted)
         loader = MediaLoader(root, longest_side=64, threads=threads)
         rows = loader.load_batch(
             [
@@ -681,6 +725,51 @@ class TestPlaces:
             [0, 0, 255],
         ]
 
+    def test_a_record_of_many_pictures_is_bounded(self, root: Path, monkeypatch: Any) -> None:
+        colours = [PilImage.new("RGB", (8, 8), (n, 0, 0)) for n in range(4)]
+        one, two, three, four = (Media("image", f"{n}", encoded(c)) for n, c in enumerate(colours))
+        small = Media("image", "small", encoded(PilImage.new("RGB", (1, 1))))
+        missing = Media("image", "no.png")
+        row = (one, one, missing, two, small, three, four, small, missing)
+        records = [
+            Sample("a", (), media, {}, Origin("f", 0, 1, 0, 0, "")) for media in ((one,), row, (four,))
+        ]
+        monkeypatch.setattr(loader_module, "MAX_DECODED_BYTES", 2 * 3 * 8 * 8 + 3)
+        read: list[str] = []
+        plain = MediaLoader._load
+
+        def counted(self: MediaLoader, media: Media, decoded: Any) -> Image:
+            read.append(media.reference)
+            return plain(self, media, decoded)
+
+        monkeypatch.setattr(MediaLoader, "_load", counted)
+        for threads in (1, 4):
+            read.clear()
+            found = MediaLoader(root, longest_side=8, threads=threads).load_batch(records)
+            over = "too large: the record's pictures up to this one take over 387 bytes decoded"
+            assert [image.fault for image in found[1]] == [
+                None, None, f"missing: no.png not found under {root}", None, None, over, over, None,
+                f"missing: no.png not found under {root}",
+            ]  # fmt: skip
+            assert issue_kind(over) == "unreadable_image"
+            assert [[image.fault for image in found[at]] for at in (0, 2)] == [[None], [None]]
+            assert sorted(read) == ["0", "0", "1", "2", "3", "no.png", "small"]
+        whole = MediaLoader(root, longest_side=4).load_batch(records)
+        assert [image.fault is None for image in whole[1]] == [image is not missing for image in row]
+
+    def test_a_batch_ends_before_it_has_too_many_pictures(self) -> None:
+        scorer: Any = SimpleNamespace(plan=SimpleNamespace(batch_size=3), _batch=lambda part: part)
+
+        def cut(*counts: int) -> list[list[int]]:
+            batches: Any = ShardScorer._batches(scorer, [sample(*["x"] * n) for n in counts])
+            return [[len(s.images) for s in batch] for batch in batches]
+
+        assert cut() == []
+        assert cut(0, 0, 0, 0) == [[0, 0, 0], [0]]
+        assert cut(32, 32, 0, 1) == [[32, 32, 0], [1]]
+        assert cut(32, 33, 31) == [[32], [33, 31]]
+        assert cut(1, 200, 0, 64, 64) == [[1], [200], [0, 64], [64]]
+
     def test_wrong_arguments(self, root: Path) -> None:
         with pytest.raises(ValueError, match="at least 1"):
             MediaLoader(root, longest_side=0)
@@ -698,6 +787,19 @@ class TestDefaultRoot:
         root = (data.parent / place).resolve()
         self.touch(data, root / "x.png", root / "y.png")
         assert default_image_root(data, ["x.png", "y.png", "z.png"]) == root
+
+    def test_the_data_does_not_move_the_root_up(self, tmp_path: Path) -> None:
+        data = tmp_path / "a" / "b" / "data.json"
+        self.touch(data, data.parent / "0.png", tmp_path / "x.png", tmp_path / "a" / "y.png")
+        up = [
+            str(tmp_path / "x.png"),
+            str(tmp_path / "a" / "y.png"),
+            "b/../../x.png",
+            "../b/0.png",
+            "b/../y.png",
+        ]
+        assert default_image_root(data, up) == data.parent
+        assert default_image_root(data, [*up, "0.png"]) == data.parent
 
     def test_most_must_be_there(self, tmp_path: Path) -> None:
         data = tmp_path / "d" / "data.json"

@@ -255,4 +255,18 @@ def test_a_sample_without_a_task_has_no_instruction() -> None:
     metric = TaskDiversity(OneTask())
     score = metric.resolve(MemoryFeatures.collect(metric, [batch(sample(("How many?", "2")), sample())]))
     assert score.columns["task"] == ["count", None]
-    assert score.missing == "no instruction"
+    assert score.missing[1] == "no instruction"
+
+
+def test_a_question_about_a_clip_is_no_chat_without_media() -> None:
+    """The tagger is told of every medium: without one it gives the task of text alone."""
+    asked: list[int] = []
+
+    class Counting(OneTask):
+        def propose(self, instructions: Sequence[str], n_images: Sequence[int]) -> list[str]:
+            asked.extend(n_images)
+            return super().propose(instructions, n_images)
+
+    clip, text = (sample(("What happens?", "A dog runs."), kinds=kinds) for kinds in (("video",), ()))
+    TaskDiversity(Counting()).features(batch(clip, text))
+    assert asked == [1, 0]

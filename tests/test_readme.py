@@ -17,7 +17,9 @@ from vlitqc.cli import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = README + (ROOT / "docs" / "profiles.md").read_text(encoding="utf-8")
+PAGES = README + "".join(
+    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("formats.md", "profiles.md")
+)
 RECORDS = 24
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 BETTER = {True: "higher", False: "lower", None: "neither"}
@@ -95,7 +97,11 @@ def test_a_command_of_the_readme_parses(line: str) -> None:
         for spec in [registry.load_metric(entry).spec]
         for column in (spec.name if spec.level == "sample" else "", *spec.columns)
     }
-    thresholds = [word.partition("=")[0] for word in arguments if re.fullmatch(r"\w+=p?[\d.-]+", word)]
+    thresholds = [
+        word.partition("=")[0]
+        for before, word in zip(["", *arguments], arguments, strict=False)
+        if before != "--map" and re.fullmatch(r"\w+=p?[\d.-]+", word)
+    ]
     assert set(thresholds) <= scored
 
 
@@ -118,7 +124,7 @@ def test_the_table_names_every_metric_with_its_unit_and_direction() -> None:
 
 
 def test_every_link_to_a_file_leads_to_one() -> None:
-    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/profiles.md"):
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/formats.md", "docs/profiles.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
             assert target.startswith("https://") or (ROOT / target).exists(), f"{page}: {target}"
 

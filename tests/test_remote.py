@@ -156,7 +156,8 @@ PUBLIC = (
 PRIVATE = (
     "127.0.0.1", "127.255.255.254", "0.0.0.0", "0.1.2.3", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1",
     "169.254.169.254", "100.64.0.1", "100.127.255.255", "192.0.0.8", "192.0.0.170", "192.0.2.1", "192.88.99.1",
-    "198.18.0.1", "198.51.100.1", "203.0.113.1", "224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.255",
+    "168.63.129.16", "198.18.0.1",
+    "198.51.100.1", "203.0.113.1", "224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.255",
     "::", "::1", "::7f00:1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "::ffff:0:127.0.0.1",
     "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "100::1", "2001::1", "2001:0:7f00:1::", "2001:db8::1",
     "2002:7f00:1::", "2002:a00:1::1", "3fff::1", "5f00::1", "fc00::1", "fd00:ec2::254", "fe80::1", "fe80::1%eth0",
@@ -271,7 +272,9 @@ def test_a_host_that_is_not_found(make: Callable[..., Remote]) -> None:
     def resolve(*_: Any, **__: Any) -> Any:
         raise socket.gaierror(-2, "Name or service not known")
 
-    assert fault(make(resolve=resolve), "http://gone.example/").startswith("gone.example was not found")
+    assert "was not fetched: gone.example was not found" in fault(
+        make(resolve=resolve), "http://gone.example/"
+    )
     assert fault(make(resolve=resolver([])), "http://gone.example/a").endswith("gone.example has no address")
 
 
@@ -473,6 +476,116 @@ class TestLimits:
         assert len(list(remote.folder.iterdir())) == 20
         assert 2 <= server.most_at_once <= module.CONNECTIONS_PER_HOST
 
+    def test_a_host_that_is_slow_holds_up_no_other(
+        self, serve: Callable[..., Server], make: Callable[..., Remote]
+    ) -> None:
+        over = threading.Event()
+
+        def stuck(handler: BaseHTTPRequestHandler) -> None:
+            over.wait(20)
+            reply(b"late")(handler)
+
+        slow, quick = (
+            serve({f"/{n}": stuck for n in range(40)}),
+            serve({"/a": reply(b"x"), "/b": reply(b"y")}),
+        )
+        remote = make(slow, quick, resolve=resolver(["127.0.0.1"]))
+        urls = [f"http://slow.example:{slow.port}/{n}" for n in range(40)]
+        last = [f"http://quick.example:{quick.port}/{name}" for name in "ab"]
+        gathering = threading.Thread(target=remote.gather, args=([*urls, *last], LIMIT))
+        gathering.start()
+        try:
+            until = time.monotonic() + 10
+            while len(quick.asked) < 2 and time.monotonic() < until:
+                time.sleep(0.01)
+            assert sorted(quick.asked) == ["/a", "/b"]
+            assert len(slow.asked) <= module.CONNECTIONS_PER_HOST
+        finally:
+            over.set()
+            gathering.join()
+
+    def test_a_host_that_never_answers_is_given_up_until_the_next_gathering(
+        self, serve: Callable[..., Server], make: Callable[..., Remote], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "SILENCE_SECONDS", 0.1)
+        over = threading.Event()
+        server = serve({f"/{n}": lambda handler: over.wait(5) and None for n in range(60)})
+        remote, urls = make(server), [f"{server.url}/{n}" for n in range(60)]
+        remote.gather(urls, LIMIT)
+        over.set()
+        assert module.GIVE_UP <= len(server.asked) < module.GIVE_UP + module.CONNECTIONS_PER_HOST
+        with pytest.raises(RemoteFault, match="has not answered 5 times in a row") as caught:
+            remote.fetch(urls[-1], LIMIT)
+        assert caught.value.passing
+        server.answers = {f"/{n}": reply(b"there") for n in range(60)}
+        remote.gather(urls, LIMIT)
+        assert all(remote.path(url).is_file() for url in urls)
+
+    def test_an_error_ends_the_gathering_after_the_urls_at_hand(
+        self, serve: Callable[..., Server], make: Callable[..., Remote], tmp_path: Path
+    ) -> None:
+        server = serve({f"/{n}": reply(b"x") for n in range(60)})
+        (tmp_path / "remote").write_text("in the way")
+        with pytest.raises(RunError, match="cannot be written"):
+            make(server).gather([f"{server.url}/{n}" for n in range(60)], LIMIT)
+        assert len(server.asked) <= 2 * module.CONNECTIONS_PER_HOST
+
+
+class TestWhatIsNoMedium:
+    @pytest.mark.parametrize(
+        ("body", "kind", "told"),
+        [
+            (b"", "image/png", "nothing"),
+            (b"<!DOCTYPE html><p>gone", "image/png", "an HTML page"),
+            (b"\xef\xbb\xbf \n<HTML lang=en>", "", "an HTML page"),
+            (b"please log in", "Text/HTML; charset=utf-8", "an HTML page"),
+            (b"<?xml version='1.0'?><Error>", "application/xml", "markup, not a picture"),
+        ],
+    )
+    def test_it_is_not_kept(
+        self, body: bytes, kind: str, told: str, serve: Callable[..., Server], make: Callable[..., Remote]
+    ) -> None:
+        server = serve({"/a": reply(body, content_type=kind)})
+        remote, url = make(server), f"{server.url}/a"
+        assert fault(remote, url) == f"{url}: the server answered with {told}"
+        server.answers["/a"] = reply(b"picture")
+        remote.gather([url], LIMIT)
+        assert remote.fetch(url, LIMIT).read_bytes() == b"picture"
+
+    def test_a_picture_that_the_server_calls_a_page_is_kept(
+        self, serve: Callable[..., Server], make: Callable[..., Remote], picture: Callable[[int], bytes]
+    ) -> None:
+        server = serve({"/a": reply(picture(1), content_type="text/html")})
+        assert make(server).fetch(f"{server.url}/a", LIMIT).read_bytes() == picture(1)
+
+    def test_what_cannot_be_decoded_is_kept_and_its_fault_names_the_cure(
+        self, serve: Callable[..., Server], make: Callable[..., Remote], tmp_path: Path
+    ) -> None:
+        server = serve({"/a.png": reply(b'{"error": "try later"}')})
+        remote, url = make(server), f"{server.url}/a.png"
+        loader = MediaLoader(tmp_path, longest_side=64, remote=remote)
+        cure = f"; delete remote/{remote.path(url).name} in the run to fetch it again"
+        for told in (loader.load(Media("image", url)).fault, loader.clip(Media("video", url)).fault):
+            assert told is not None and told.endswith(cure) and told.count("delete") == 1
+        assert len(server.asked) == 1
+
+
+def test_a_target_may_be_utf8_or_latin1(serve: Callable[..., Server], make: Callable[..., Remote]) -> None:
+    def towards(location: bytes) -> Answer:
+        def answer(handler: BaseHTTPRequestHandler) -> None:
+            handler.wfile.write(
+                b"HTTP/1.1 302 Found\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n"
+            )
+
+        return answer
+
+    server = serve(
+        {"/u": towards("/ä".encode()), "/l": towards("/ä".encode("latin-1")), "/%C3%A4": reply(b"x")}
+    )
+    for path in "ul":
+        assert make(server).fetch(f"{server.url}/{path}", LIMIT).read_bytes() == b"x"
+    assert server.asked == ["/u", "/%C3%A4", "/l", "/%C3%A4"]
+
 
 class TestTries:
     @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
@@ -605,26 +718,27 @@ def test_a_run_keeps_what_it_fetched_and_asks_again_for_what_failed(
     faults = run.issues.query("severity == 'error'")
     told = dict(zip(faults["row"], faults["detail"], strict=True))
     assert sorted(told) == [1, 2, 3, 4]
-    assert told[1].startswith("not an image: ")
-    assert told[2] == "unreadable: the file is empty"
+    assert told[1] == f"remote: {server.url}/page.png: the server answered with an HTML page"
+    assert told[2] == f"remote: {server.url}/empty.png: the server answered with nothing"
     assert told[3] == f"remote: 127.0.0.1 answers 404 for {server.url}/gone.png"
     assert told[4] == "remote: 10.0.0.1 resolves to a private or reserved address (10.0.0.1)"
     assert sorted(server.asked) == sorted(f"/{name}.png" for name in names)
-    assert len(list((run.path / "remote").iterdir())) == 3
+    assert len(list((run.path / "remote").iterdir())) == 1
     assert run.info["plan"]["allow_remote"] is True
     marker = run.path / "shards" / "00000" / "done.json"
     before = marker.stat().st_mtime_ns
 
     # The same failures: the shard stays; nothing else is fetched again.
     vlitqc.score(data, tiny, allow_remote=True)
-    assert server.asked[4:] == ["/gone.png"]
+    failed = ["/empty.png", "/gone.png", "/page.png"]
+    assert sorted(server.asked[4:]) == failed
     assert marker.stat().st_mtime_ns == before
 
     # The server has it now: only what failed is fetched, and its shard scored again.
     server.answers["/gone.png"] = reply(picture(2))
     run = vlitqc.score(data, tiny, allow_remote=True)
     assert sorted(run.issues.query("severity == 'error'")["row"]) == [1, 2, 4]
-    assert server.asked[4:] == ["/gone.png", "/gone.png"]
+    assert sorted(server.asked[7:]) == failed
 
     # The page and the Python API show what is kept, without a socket.
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a socket was opened"))

@@ -159,7 +159,10 @@ def make_run(
         "schema": "vlitqc-scorecard/1", "vlitqc": "0.1.0", "created": "2026-01-02T03:04:05+00:00",
         "command": "vlitqc score data.jsonl",
         "profile": {"name": profile, "title": "Lite", "summary": "small models", "adds": ""},
-        "input": {"path": "/x/data.jsonl", "format": "json", "sha256": "ab" * 32, "bytes": 1234, "image_root": "/x"},
+        "input": {
+            "path": "/x/data.jsonl", "paths": ["/x/data.jsonl"], "format": "json", "sha256": "ab" * 32, "bytes": 1234,
+            "notes": [], "others": {}, "image_root": "/x",
+        },
         "counts": {"records": n, "scored": n, "partial": 0, "unreadable": 0},
         "verdict": {"level": "good", "headline": "None has a known defect.", "to_fix": []},
         "principles": [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from rich.console import Console
 
 import vlitqc
+from vlitqc import console
 from vlitqc.engine.run import Run
 from vlitqc.engine.scorecard import EXAMPLES, SEVERITIES, schema
 from vlitqc.types import Principle
@@ -149,3 +152,58 @@ def test_it_says_how_to_reproduce(messy: Path, texts: str) -> None:
     assert (model["slot"], model["kind"], model["licence"]) == ("bigrams", "LanguageModel", "MIT")
     assert model["package"] == "wordsegment"
     assert card["versions"]["vlitqc"] == card["vlitqc"]
+
+
+# ---------------------------------------------------------------- as it is printed
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+@pytest.mark.parametrize("n", [122, 1_234_567])
+def test_every_metric_keeps_its_value_and_its_reason_readable(card: Any, width: int, n: int) -> None:
+    reason = "no object detector in this profile, and no box annotations in the record (and 1 other reason)"
+    (held,) = (m for m in metrics(card).values() if m["name"] == "composition")
+    made = held | {
+        "n_scored": n,
+        "n_total": n,
+        "interval": [-1.234e-5, 9.876e-5],
+        "unit": "elements per task",
+    }
+    for at, principle in enumerate(card["principles"]):
+        name = "visual_semantic_diversity"[at:]
+        principle["metrics"] = [
+            made | {"name": name, "value": -1.234e-5, "reason": None},
+            made | {"name": f"{name}_2", "value": None, "interval": None, "reason": reason},
+        ]
+    lines = printed(card, width).splitlines()
+    assert max(map(len, lines)) <= width
+    for principle in card["principles"]:
+        (value,) = (line for line in lines if f" {principle['metrics'][0]['name']} " in line)
+        assert " -1.234e-05 " in value and f" {n:,}/{n:,} " in value
+        assert principle["title"] in value or principle["title"] in [line.strip() for line in lines]
+    assert ("95% interval" in "".join(lines)) == (width == 120 and n == 122)
+    start = lines.index(next(line for line in lines if line.split()[:1] == ["metric"] or "principle" in line))
+    column = lines[start].index("unit or reason")
+    told = " ".join(line[column:].strip() for line in lines[start + 1 :] if line[column - 1 : column] == " ")
+    assert told.count(reason) == len(card["principles"])
+    assert len(lines) < start + 7 * len(card["principles"]) * 2
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_principle_without_a_metric_takes_one_line(card: Any, width: int) -> None:
+    lines = [" ".join(line.split()) for line in printed(card, width).splitlines()]
+    assert "Balance – no metric of this run serves it" in lines
+
+
+def test_an_issue_is_told_with_its_place_once_and_its_whole_cause(card: Any) -> None:
+    path = Path(card["input"]["path"]).parent / "run.json"
+    cause = "is one JSON object that holds 13 images, 96 annotations, 80 categories; no conversation is found in any"
+    example = {"file": str(path), "line": 0, "id": "run.json", "detail": f"{path} {cause}"}
+    card["issues"] = [{"kind": "unreadable_file", "severity": "error", "n": 1, "examples": [example]}]
+    told = " ".join(printed(card, 80).split())
+    assert f"error unreadable_file 1 run.json {cause}" in told
+
+
+def printed(card: Any, width: int) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, highlight=False, emoji=False).print(console.scorecard(card))
+    return out.getvalue()

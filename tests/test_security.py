@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -629,6 +629,7 @@ def test_no_text_of_the_data_steers_the_terminal(tiny: str, texts_: list[str]) -
 
 @settings(max_examples=100, deadline=None)
 @given(TEXT)
+@example("\\\\\\")
 def test_visible_and_clean_text_on_a_terminal(text: str) -> None:
     assert hidden(console.visible(text)) == []
     assert len(console.visible(text)) == len(text)

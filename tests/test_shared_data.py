@@ -20,6 +20,7 @@ import pytest
 
 from vlitqc.errors import FormatError
 from vlitqc.formats import Reader, open_input
+from vlitqc.formats.collection import Collection
 from vlitqc.formats.names import Names
 from vlitqc.media import MediaLoader
 from vlitqc.types import Media, Record, Unreadable
@@ -45,8 +46,8 @@ class Case:
     """An input, its format, and what is expected of its records.
 
     ``keys``: of a file that is one JSON object, the key that holds the records. ``lost``: files of which not one
-    record can be had. ``pictures``: how many lie below the folder, where it is
-    they that the folder is for, and how many of them cannot be opened.
+    record can be had; ``aside``: files without a conversation, left aside with a note. ``pictures``: how many lie
+    below the folder, where it is they that the folder is for, and how many of them cannot be opened.
     """
 
     format: str
@@ -56,6 +57,7 @@ class Case:
     names: Names = field(default_factory=Names)
     keys: dict[str, str] = field(default_factory=dict)
     lost: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
     pictures: tuple[int, int] | None = None
 
 
@@ -72,7 +74,7 @@ CASES: dict[str, list[Case]] = {
         Case("folder", 0, 2, lost=("instances_train2017_dev.json", "instances_val2017_dev.json"), pictures=(13, 0))
     ],
     "data_juicer": [
-        Case("folder", 13, 20, lost=("demo-dataset.csv", "demo-dataset.tsv")),
+        Case("folder", 13, 18, aside=("demo-dataset.csv", "demo-dataset.tsv")),
         Case("csv", 6, input="tests/format/data/structured/demo-dataset.csv", names=Names({"response": "text"})),
         Case("tsv", 6, input="tests/format/data/structured/demo-dataset.tsv", names=Names({"response": "text"})),
     ],
@@ -149,13 +151,17 @@ def test_folder(name: str, case: Case, tmp_path: Path, folder_read: Callable[...
     if all(file.suffix in PICTURES for file in reader.files):
         expected = _captions(reader)
     else:
-        expected = {f: _elements(f, case, f) for f in reader.files if f.name not in BELONGING}
+        no_records = (*BELONGING, *case.aside)
+        expected = {f: _elements(f, case, f) for f in reader.files if f.name not in no_records}
     written = _written_back(reader, records, expected, case, tmp_path)
     told = ", ".join(f"{kind} {n}" for kind, n in sorted(issues.items())) or "none"
     back = f"{written} of {len(records)}" + (f"; {media}" if media else "")
     shown = case.input.rpartition("/")[2] or "the folder"
     folder_read(name, shown, reader.name, len(records), len(bad), told, back)
     assert reader.name == case.format
+    if case.aside:
+        assert isinstance(reader, Collection)
+        assert all(name in note for name, note in zip(case.aside, reader.notes, strict=True))
     assert len(records) == sum(map(len, expected.values())), {f.name: len(e) for f, e in expected.items()}
     assert (len(records) - len(bad), len(bad)) == (case.samples, case.unreadable)
     assert written == len(records)

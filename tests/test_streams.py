@@ -67,7 +67,6 @@ class TestReading:
         found = content(tmp_path / "a", data)
         assert found.layers == layers
         assert found.start == (3 if "marked" in name and "16" not in name else 0)
-        assert found.head(100) == PLAIN[:100]
         with found.open() as stream:
             assert stream.tell() == found.start
             assert stream.readline() == PLAIN[: PLAIN.index(b"\n") + 1]
@@ -149,12 +148,16 @@ class TestReading:
             b"\0\0\0\0{\"a\": 1}",
             b"\xff\xd8\xff\xe0\0\x10JFIF",
             b"{\0",
+            b'\0\n\0{"id": 1}',  # NULs of a crash around a line end
+            b'\n\0{\0"id": 1}',
             b"PK\x03\x04",
         ],
     )  # fmt: skip
     def test_what_has_no_layer(self, tmp_path: Path, data: bytes) -> None:
         found = content(tmp_path / "a", data)
-        assert (found.layers, found.head(99)) == ((), data)
+        assert found.layers == ()
+        with found.open() as stream:
+            assert stream.read() == data
 
     @pytest.mark.parametrize("codec", ["utf-32", "utf-32-le", "utf-32-be"])
     def test_utf32_is_refused_with_the_cure(self, tmp_path: Path, codec: str) -> None:
@@ -297,4 +300,5 @@ class TestPackedRecords:
             again = open_input(tmp_path / part)
             assert again.layers == reader.layers
             assert [r.origin.sha256 for r in again.records()] == [r.origin.sha256 for r in records[rows]]
-            assert Content(tmp_path / part).head(9999).decode().splitlines() == lines[rows]
+            with Content(tmp_path / part).open() as stream:
+                assert stream.read().decode().splitlines() == lines[rows]

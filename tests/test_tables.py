@@ -144,6 +144,26 @@ class TestFields:
         record = one(tmp_path, pa.table({"image": column, "caption": ["a dog"]}))
         assert [m.data for m in record.media] == [b"x"]
 
+    def test_text_in_binary_columns(self, tmp_path: Path) -> None:
+        picture = b"\xff\xd8\xff\xe0 picture"
+        columns = {"image": [picture], "caption": ["é dog".encode()], "id": [b"7"], "other": [b"plain"]}
+        got = one(tmp_path, pa.table({name: pa.array(held, pa.binary()) for name, held in columns.items()}))
+        assert (got.id, got.turns[0].response, got.media[0].data) == ("7", "é dog", picture)
+        assert got.meta == {"other": {"bytes": b"plain"}}
+        lists = pa.table(
+            {"image": [picture], "captions": pa.array([[b"a dog", b"a cat"]], pa.list_(pa.binary()))}
+        )
+        assert [turn.response for turn in one(tmp_path, lists).turns] == ["a dog", "a cat"]
+        broken = pa.table({"image": [picture], "caption": [b"\xff"]})
+        assert all(isinstance(r, Unreadable) for r in parquet(tmp_path / "b.parquet", broken).records())
+
+    def test_mapped_binary_columns(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.parquet"
+        pq.write_table(pa.table({"text": [b"P6 1 1 255 abc"], "said": [b"a dog"]}), path)
+        (record,) = Parquet(path, Names({"image": "text", "caption": "said"})).records()
+        got = sample(record)
+        assert (got.turns[0].response, got.media[0].data) == ("a dog", b"P6 1 1 255 abc")
+
     def test_a_row_without_its_picture(self, tmp_path: Path) -> None:
         for value in (None, {"bytes": None, "path": None}):
             table = pa.table({"image": pa.array([value], IMAGE)}).append_column(
@@ -567,7 +587,7 @@ class TestDamagedParquet:
             Parquet(path, Names())
 
     def test_encrypted_columns_cost_their_rows(self, tmp_path: Path) -> None:
-        encryption = pytest.importorskip("pyarrow.parquet.encryption")
+        from pyarrow.parquet import encryption
 
         class Keys(encryption.KmsClient):  # type: ignore[misc, name-defined]
             def __init__(self, config: Any) -> None:

@@ -403,7 +403,8 @@ def test_what_could_not_be_tagged_is_in_no_count() -> None:
     assert diversity.details["tasks"] == {"count": 2, "caption": 1}
     assert diversity.details["n_untagged"] == 4 and diversity.details["other_share"] == 0.0
     assert diversity.columns["task"] == ["count", "count", None, None, "caption"]
-    assert diversity.missing == "no instruction, or it could not be tagged: time-out a"
+    told = "the instruction could not be tagged: time-out a"
+    assert [diversity.missing[i] for i in (2, 3)] == [told, "no instruction"]
     assert [(issue.row, issue.kind, issue.detail) for issue in diversity.issues] == [
         (1, "untagged", "no task: time-out a"),
         (2, "untagged", "no task: time-out a"),

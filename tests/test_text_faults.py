@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import tracemalloc
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from vlitqc.errors import FormatError, InputError
 from vlitqc.formats import Reader, open_input
 from vlitqc.formats.names import Names
 from vlitqc.formats.streams import Content
-from vlitqc.types import Record, Sample
+from vlitqc.types import Record, Sample, Unreadable
 
 BOM = b"\xef\xbb\xbf"
 
@@ -441,3 +442,46 @@ def test_no_mixture_raises_or_loses_a_byte(tmp_path_factory: Any, pieces: list[b
         assert ids([reader.record(record.origin)]) == ids([record])
     assert set(content[at:]) <= set(b" \n,[]" + BOM)
     reader.divide(((record.origin, "out") for record in records), {"out": folder / "out"})
+
+
+@pytest.mark.parametrize(
+    ("whole", "broken"), [('"q3"', '"q3'), ('"r3"}', '"r3"'), ('"r3"}', '"r3"]'), (': "q3"', ": [")]
+)
+@pytest.mark.parametrize("within", ["[%s]", '{"data": [%s], "n": 1}'])
+def test_a_loss_costs_one_record_of_a_list_on_one_line(
+    tmp_path: Path, whole: str, broken: str, within: str
+) -> None:
+    pairs = [{"id": f"r{n}", "instruction": f"q{n}", "output": f"r{n}"} for n in range(9)]
+    text = within % json.dumps(pairs)[1:-1].replace(whole, broken)
+    records = list(opened(tmp_path / "a", text.encode()).records())
+    assert ids(records) == [None if n == 3 else f"r{n}" for n in range(9)]
+    assert "is never closed" in told(records[3])
+
+
+def test_what_opens_alike_within_a_record_is_none(tmp_path: Path) -> None:
+    text = '[{"id": "a", "x": [{"id": 1}, {"id": 2, "output": "lost}]}, {"id": "b", "query": "q", "response": "r"}]'
+    records = list(opened(tmp_path / "a", text.encode()).records())
+    assert records[-1].id == "b"
+    assert all(not told(record) or isinstance(record, Unreadable) for record in records)
+
+
+def test_a_lost_bracket_in_a_large_list_does_not_fill_memory(tmp_path: Path) -> None:
+    records = [{"id": f"r{n}", "instruction": "q" * 3000, "output": "r"} for n in range(20_000)]
+    text = json.dumps(records, indent=2).replace("}", "", 1)
+    path = tmp_path / "a"
+    path.write_text(text)
+    size = len(text)
+    del text, records
+    tracemalloc.start()
+    found = Counter(type(record) for record in open_input(path).records())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == {Sample: 19_999, Unreadable: 1}
+    assert peak < 25_000_000 < size
+
+
+def test_a_cut_record_is_told_alike_when_read_again(tmp_path: Path) -> None:
+    reader = opened(tmp_path / "a", b"[" + A + b", " + B[:-3])
+    last = list(reader.records())[-1]
+    assert told(last).startswith(told(reader.record(last.origin)))
+    assert "is never closed" in told(reader.record(last.origin))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from vlitqc.analysis.verdict import CURES, TO_FIX, verdict
+from vlitqc.analysis.issues import KINDS
+from vlitqc.analysis.verdict import TO_FIX, verdict
+
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "formats.md"
 
 
 def rows(*numbers: int) -> np.ndarray[Any, Any]:
@@ -59,7 +64,7 @@ def test_the_worst_come_first_and_no_more_than_three() -> None:
 def test_each_problem_says_what_to_do() -> None:
     found = verdict(9, "RUN", {"missing_image": rows(1), "odd": rows(2)}, [(metric(unit="nats"), rows(0, 3))])
     low, missing, odd = found["to_fix"]
-    assert missing["detail"] == CURES["missing_image"]
+    assert missing["detail"] == KINDS["missing_image"].cure
     assert odd["detail"]
     assert low["detail"] == "below the recommended floor of 0.25 nats"
     assert low["command"] == "vlitqc filter RUN --drop-below image_readability=0.25"
@@ -88,3 +93,29 @@ def test_a_metric_that_failed_spoils_a_good_verdict() -> None:
     )
     one = verdict(100, "RUN", {}, [], ["ifd"])
     assert one["headline"].endswith("1 metric has no value for a fault or a missing model: ifd.")
+
+
+def test_what_cannot_be_read_has_no_command() -> None:
+    errors = {"unreadable_file": rows(1, 2), "duplicate_key": rows(1, 3), "metric_error": rows(2)}
+    found = verdict(9, "RUN", errors, [], unreadable=rows(1, 2))
+    assert {p["title"]: p["command"] for p in found["to_fix"]} == {
+        "duplicate key": "vlitqc filter RUN --drop-issue duplicate_key",
+        "metric error": None,
+        "unreadable file": None,
+    }
+
+
+def test_every_kind_that_the_documentation_lists_is_known_and_no_other() -> None:
+    listed: dict[str, str] = {}
+    for line in DOCS.read_text(encoding="utf-8").splitlines():
+        if line.startswith("| `") and line.count(" | ") >= 3:
+            kinds, severities = line.strip("| ").split(" | ")[:2]
+            if set(severities.split(", ")) <= {"error", "warning", "note"}:
+                listed |= dict.fromkeys(re.findall(r"`(\w+)`", kinds), severities)
+    assert listed == {kind: ", ".join(known.severities) for kind, known in KINDS.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cure_is_one_short_sentence(kind: str) -> None:
+    assert 20 < len(KINDS[kind].cure) < 110
+    assert not KINDS[kind].cure.endswith(".")

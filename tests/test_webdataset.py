@@ -189,6 +189,24 @@ class TestFields:
         assert [m.data for m in record.images] == [b"0", b"1"]
         assert record.issues == ()
 
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"url": "http://h.org/train/x.jpg"},
+            {"path": "images/x.jpg"},
+            {"meta": {"url": "http://h.org/x.jpg", "path": "x.jpg"}},
+            {"image_url": "http://h.org/other.jpg", "file_name": "x.jpg"},
+            {"image": {"path": "x.jpg"}},
+            {"image_url": "http://h.org/x.jpg"},
+        ],
+    )
+    def test_the_embedded_picture_wins_over_every_address(
+        self, tmp_path: Path, fields: dict[str, Any]
+    ) -> None:
+        said = json.dumps({"caption": "a dog", **fields}).encode()
+        (medium,) = one(tmp_path, ("x.jpg", b"picture"), ("x.json", said)).media
+        assert medium.data == b"picture"
+
     def test_the_cauldron_in_a_tar(self, tmp_path: Path) -> None:
         fields = {"texts": [{"user": "What?", "assistant": "That.", "source": "s"}]}
         record = one(tmp_path, ("x.jpg", b"p"), ("x.json", json.dumps(fields).encode()))
@@ -286,15 +304,32 @@ class TestMembers:
         assert (record.origin.start, record.origin.end) == (0, 5 * 512)
         assert divided(reader, ["kept"], tmp_path)["kept"] == reader.path.read_bytes()
 
+    def test_what_macos_adds_is_part_of_the_sample_or_goes_everywhere(self, tmp_path: Path) -> None:
+        members = [
+            (name, data)
+            for key in ("d/a", "d/b")
+            for ending, data in (("jpg", b"picture"), ("txt", b"text " + key.encode()))
+            for name, data in ((f"d/._{key[2:]}.{ending}", b"\0\5\x16\7" * 200), (f"{key}.{ending}", data))
+        ]
+        archive = packed(members)
+        reader = opened(tmp_path / "a.tar", archive)
+        records = list(reader.records())
+        assert [(r.id, kinds(r)) for r in records] == [("d/a", []), ("d/b", [])]
+        assert [r.turns[0].response for r in records if isinstance(r, Sample)] == ["text d/a", "text d/b"]
+        outputs = divided(reader, ["kept", "kept"], tmp_path)
+        assert outputs["kept"].rstrip(b"\0") == archive.rstrip(b"\0")
+        with tarfile.open(fileobj=io.BytesIO(outputs["dropped"])) as tar:
+            assert tar.getnames() == ["d/._a.jpg", "d/._b.jpg"]
+
     def test_members_of_no_sample_are_records(self, tmp_path: Path) -> None:
-        strays = [("README", b"read me"), *caption("x"), (".hidden.jpg", b"h"), ("d/._x.jpg", b"mac")]
+        strays = [("README", b"read me"), *caption("x"), (".hidden.jpg", b"h"), ("d/.x.jpg", b"x")]
         reader = opened(tmp_path / "a.tar", packed(strays))
         records = list(reader.records())
         assert [kinds(r) for r in records] == [["stray_member"], [], ["stray_member"], ["stray_member"]]
         assert "'README' at byte 0 is a file without an extension" in records[0].issues[0].detail
         outputs = divided(reader, ["dropped", "kept", "dropped", "dropped"], tmp_path)
         with tarfile.open(fileobj=io.BytesIO(outputs["dropped"])) as tar:
-            assert tar.getnames() == ["README", ".hidden.jpg", "d/._x.jpg"]
+            assert tar.getnames() == ["README", ".hidden.jpg", "d/.x.jpg"]
 
     @pytest.mark.parametrize(
         ("type", "what"),

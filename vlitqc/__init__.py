@@ -29,7 +29,7 @@ def filter(
     *,
     drop_below: Mapping[str, float | str] | None = None,
     drop_above: Mapping[str, float | str] | None = None,
-    drop_issues: Sequence[str] = (),
+    drop_issues: str | Sequence[str] = (),
     recommended: bool = False,
     out: str | Path | None = None,
     dry_run: bool = False,
@@ -40,7 +40,7 @@ def filter(
         run: a Run, a run directory, or the path or paths that were scored.
         drop_below: metric to level, a number or a percentile such as ``"p10"``; strictly lower scores go.
         drop_above: likewise, strictly higher scores go.
-        drop_issues: kinds of issue whose records go; ``"error"`` means every issue of that severity.
+        drop_issues: a kind of issue whose records go, or several; ``"error"`` means every issue of that severity.
         recommended: add the floors that the run's profile recommends.
         out: the folder for the files; by default beside the input.
         dry_run: decide, write nothing.
@@ -53,14 +53,21 @@ def filter(
         RunError: no finished run, or the files cannot be written.
     """
     from vlitqc.engine.run import Run
+    from vlitqc.errors import UsageError
     from vlitqc.filtering.apply import filter_run
     from vlitqc.filtering.rules import HasIssue, Rule, Threshold, floors
 
+    for option, levels in (("drop_below", drop_below), ("drop_above", drop_above)):
+        if levels is not None and not isinstance(levels, Mapping):
+            raise UsageError(
+                f"{option}={levels!r}: expected levels by metric, as in {{'matching_degree': 'p10'}}"
+            )
+    kinds = [drop_issues] if isinstance(drop_issues, str) else drop_issues
     opened = run if isinstance(run, Run) else Run.open(run)
     rules: list[Rule] = list(floors(opened.metrics())) if recommended else []
     rules += [Threshold.parse(f"{metric}={level}", "below") for metric, level in (drop_below or {}).items()]
     rules += [Threshold.parse(f"{metric}={level}", "above") for metric, level in (drop_above or {}).items()]
-    rules += [HasIssue(kind) for kind in drop_issues]
+    rules += [HasIssue(kind) for kind in kinds]
     return filter_run(opened, rules, out=Path(out) if out is not None else None, dry_run=dry_run)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import shlex
@@ -25,6 +26,9 @@ Exit codes: 0 fine · 2 wrong usage · 3 unusable input ·
 """
 RECOMMENDED = "recommended"
 WIDTH_OF_FILES = 160
+PATH = click.Path(readable=False, path_type=Path)
+"""Whether a path can be read is said by what opens it."""
+PLAIN = {"–": "-", "…": "~", "→": ">", "↑": "^", "↓": "v", "×": "x", "·": "*"}
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -54,6 +58,7 @@ def cli() -> None:
 
     \b
     Examples:
+      vlitqc inspect data.jsonl                       what is in it, and every fault; no model
       vlitqc score data.jsonl                         scorecard, table of scores, page
       vlitqc filter --drop-below matching_degree=p10  write the better nine tenths
       vlitqc report data.vlitqc                       write the page again
@@ -62,14 +67,14 @@ def cli() -> None:
 
 
 @cli.command(epilog=EXIT_CODES)
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=PATH)
 @click.option(
     "--profile", default="lite", show_default=True, metavar="NAME|FILE", help="Which model each metric uses."
 )
 @click.option("--metrics", metavar="A,B,…", help="Only these metrics; see 'vlitqc metrics'.")
 @click.option(
     "--image-root",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder that image paths start from. [found from the records]",
 )
 @click.option("--format", "format_", metavar="NAME", help="Input format. [detected]")
@@ -81,7 +86,7 @@ def cli() -> None:
     help="What the data calls a field, such as response=target or image=meta.path; may be repeated.",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N records.")
-@click.option("--out", type=click.Path(path_type=Path), help="Run directory. [PATH.vlitqc beside the input]")
+@click.option("--out", type=PATH, help="Run directory. [PATH.vlitqc beside the input]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
     "--batch-size",
@@ -195,6 +200,11 @@ def score(
     elif not quiet:
         out = _console()
         out.print(console.scorecard(card))
+        for note in card["input"]["notes"]:
+            out.print(f"\nnote  {console.clean(note)}", style="yellow", soft_wrap=True)
+        aside = ", ".join(f"{kind} {n:,}" for kind, n in card["input"]["others"].items())
+        if aside:
+            out.print(f"\nfiles left aside: {console.clean(aside)}", style="dim", soft_wrap=True)
         for slot, counts in finished.info["usage"].items():
             out.print(f"\n{console.clean(slot)}: {console.usage(counts)}", style="dim")
         if card["profile"]["adds"]:
@@ -202,6 +212,10 @@ def score(
         folder = console.clean(finished.path)
         out.print(f"\nscores  {folder}/scores\npage    {folder}/report.html", soft_wrap=True)
     counts = card["counts"]
+    if counts["unreadable"] == counts["records"]:
+        raise InputError(
+            f"no record can be read, of {counts['records']:,}; {finished.path}/issues.parquet says why"
+        )
     unfinished = counts["partial"] + counts["unreadable"]
     failed = scorecard.failed(m for principle in card["principles"] for m in principle["metrics"])
     if strict and (unfinished or failed):
@@ -219,7 +233,7 @@ def score(
 
 
 @cli.command(name="filter", epilog=EXIT_CODES)
-@click.argument("run", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("run", nargs=-1, type=PATH)
 @click.option(
     "--drop-below",
     multiple=True,
@@ -235,7 +249,7 @@ def score(
     metavar="KIND",
     help="Drop records with this issue; 'error' means any error.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the files. [beside the input]")
+@click.option("--out", type=PATH, help="Folder for the files. [beside the input]")
 @click.option("--dry-run", is_flag=True, help="Say what would go; write nothing.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -281,6 +295,7 @@ def filter_(
                 "limit": opened.info["plan"]["limit"],
                 "by_rule": result.by_rule,
                 "written": files,
+                "not_copied": result.not_copied,
             }
         )
     elif not quiet:
@@ -291,6 +306,11 @@ def filter_(
         ]
         shown.print()
         shown.print(console.rows(["records", "n", "written to"], lines))
+        if result.not_copied:
+            told = (
+                f"Of the unreadable, {result.not_copied:,} are in no output: files whose bytes cannot be had."
+            )
+            shown.print(f"\n{told}", soft_wrap=True)
         limit = opened.info["plan"].get("limit")
         if limit is not None:
             shown.print(f"\nThe run had --limit {limit:,}: records after those are in none of these files.")
@@ -301,8 +321,8 @@ def filter_(
 
 
 @cli.command()
-@click.argument("run", required=False, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write. [RUN/report.html]")
+@click.argument("run", required=False, type=PATH)
+@click.option("--out", type=PATH, help="Where to write. [RUN/report.html]")
 @click.option("--form", default="html", show_default=True, help="An entry point of vlitqc.reports.")
 def report(run: Path | None, out: Path | None, form: str) -> None:
     """Write a run's review page.
@@ -319,7 +339,7 @@ def report(run: Path | None, out: Path | None, form: str) -> None:
 
 
 @cli.command(epilog=EXIT_CODES)
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH…")
+@click.argument("paths", nargs=-1, required=True, type=PATH, metavar="PATH…")
 @click.option("--format", "format_", metavar="NAME", help="Input format. [detected]")
 @click.option(
     "--map", "map_", multiple=True, metavar="OURS=THEIRS", help="What a field is called in the data."
@@ -327,7 +347,7 @@ def report(run: Path | None, out: Path | None, form: str) -> None:
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N records.")
 @click.option(
     "--image-root",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder that media paths start from. [found from the records]",
 )
 @click.option("--no-media", is_flag=True, help="Count the media, but open none.")
@@ -359,9 +379,7 @@ def inspect(
     from vlitqc.engine import inspection
     from vlitqc.formats.names import Names
 
-    with console.progress(_console(stderr=True), quiet=as_json) as shown:
-        if shown:
-            shown.stage("reading")
+    with console.progress(_console(stderr=True), quiet=as_json, stage="reading") as shown:
         found = inspection.inspect(
             paths,
             format=format_,
@@ -379,7 +397,7 @@ def inspect(
         out.print(console.inspection(page))
         out.print()
         for sentence in console.advice(page):
-            out.print(f"hint  {sentence}", style="yellow", soft_wrap=True)
+            out.print(f"hint  {sentence}", style="yellow")
     if not found.readable:
         if not found.records:
             raise InputError(f"{found.path} holds no records")
@@ -388,11 +406,15 @@ def inspect(
         told = [("--format", format_), *(("--map", text) for text in map_), ("--image-root", image_root)]
         options = [str(part) for name, value in told if value is not None for part in (name, value)]
         options += ["--allow-outside"] * allow_outside
-        command = shlex.join(["vlitqc", "score", *(str(path) for path in paths), *options])
+        named = [f"./{path}" if str(path).startswith("-") else str(path) for path in paths]
+        command = shlex.join(["vlitqc", "score", *named, *options])
         out.print(f"next  [bold]{console.clean(command)}[/bold]", soft_wrap=True)
-        if found.with_errors:
-            told_of = f"{found.with_errors:,} record{'s' * (found.with_errors != 1)} with errors"
-            out.print(f"then  vlitqc filter --drop-issue error  to drop {told_of}", soft_wrap=True)
+        # Unreadable records go to a file of their own; where a drop would take most, there is a cure above it.
+        dropped = found.with_errors - found.unreadable
+        if 0 < 2 * dropped <= found.readable:
+            command = shlex.join(["vlitqc", "filter", *named, "--drop-issue", "error"])
+            told_of = f"{dropped:,} record{'s' * (dropped != 1)} with errors"
+            out.print(f"then  {console.clean(command)}  to drop {told_of}", soft_wrap=True)
 
 
 @cli.command()
@@ -591,8 +613,18 @@ def _quieten_libraries() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+def _in_plain(error: UnicodeError) -> tuple[str, int]:
+    """The characters that a terminal's encoding has not, by ones that every encoding has."""
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(PLAIN.get(c, "?") for c in error.object[error.start : error.end]), error.end
+
+
 def main() -> None:
     """Run the command line; an error of ours is a sentence and an exit code, never a traceback."""
+    codecs.register_error("vlitqc.plain", _in_plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="vlitqc.plain")
     try:
         cli(standalone_mode=False)
     except click.exceptions.Exit as stop:

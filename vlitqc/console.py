@@ -5,10 +5,12 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.padding import Padding
@@ -34,6 +36,12 @@ VERDICT_STYLE = {"good": "bold green", "fair": "bold yellow", "poor": "bold red"
 SEVERITY_STYLE = {"error": "red", "warning": "yellow", "note": "dim"}
 LONGEST_DETAIL = 400
 LONGEST_ID = 40
+ROOM_FOR_INTERVALS = 103
+"""Columns that a table of metrics with intervals needs beside its counts."""
+PATHS_NAMED = 3
+GOT_KEYS = "got the keys "
+UNNAMED_BY_MAP = frozenset(("id", "__key__", "image", "images", "video", "audio", "caption", "none"))
+"""A record with no other fields holds no conversation, whatever they are called."""
 
 
 def visible(text: object) -> str:
@@ -43,7 +51,9 @@ def visible(text: object) -> str:
 
 def clean(text: object) -> str:
     """``visible`` text with rich's markup escaped."""
-    return escape(visible(text))
+    marked = escape(visible(text))
+    # rich makes a single backslash at the end even, not three; an odd one would escape the tag that follows.
+    return marked + "\\" * ((len(marked) - len(marked.rstrip("\\"))) % 2)
 
 
 def number(value: float | None) -> str:
@@ -79,9 +89,9 @@ class _Rate(ProgressColumn):
 class RunProgress:
     """Draws a run's progress: share of the input, records, rate, time left."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, stage: str) -> None:
         self._progress = progress
-        self._task = progress.add_task("scoring", total=None, records=0)
+        self._task = progress.add_task(stage, total=None, records=0)
 
     def records(self, done: int, share: float | None) -> None:
         """``done`` records are finished, and this share of the input; None where nobody knows."""
@@ -94,8 +104,9 @@ class RunProgress:
 
 
 @contextmanager
-def progress(console: Console, *, quiet: bool) -> Iterator[RunProgress | None]:
-    """A progress display on ``console``, or None when quiet or when nobody watches (a pipe, a file)."""
+def progress(console: Console, *, quiet: bool, stage: str = "scoring") -> Iterator[RunProgress | None]:
+    """A progress display on ``console`` that begins with ``stage``, or None when quiet or when nobody watches (a
+    pipe, a file)."""
     if quiet or not console.is_terminal:
         yield None
         return
@@ -110,7 +121,7 @@ def progress(console: Console, *, quiet: bool) -> Iterator[RunProgress | None]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as shown:
-        yield RunProgress(shown)
+        yield RunProgress(shown, stage)
 
 
 @contextmanager
@@ -142,64 +153,69 @@ def scorecard(card: Mapping[str, Any]) -> Group:
     )
     for problem in verdict["to_fix"]:
         head.add_row("→", f"{clean(problem['title'])} ({problem['n']:,}): {clean(problem['detail'])}")
-    parts: list[Any] = [head, "", _principles(card["principles"])]
+    parts: list[RenderableType] = [head, "", _Principles(card["principles"])]
     if card["issues"]:
-        parts += ["", _issues(card["issues"])]
+        parts.append("")
+    width = max((len(visible(issue["kind"])) for issue in card["issues"]), default=0)
+    for issue in card["issues"]:
+        parts.append(_heading(issue, width).append(f" {issue['n']:>6,}"))
+        parts += _examples(issue, issue["examples"][:1], Path(card["input"]["path"]))
     return Group(*parts)
 
 
-def _principles(principles: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("principle", style="cyan", no_wrap=True)
-    table.add_column("metric", no_wrap=True)
-    table.add_column("value", justify="right")
-    table.add_column("95% interval", justify="right", no_wrap=True)
-    table.add_column("scored", justify="right", no_wrap=True)
-    table.add_column("unit or reason")
-    for principle in principles:
-        title = principle["title"]
-        if not principle["metrics"]:
-            table.add_row(title, "", "–", "", "", Text("no metric of this run serves it", style="dim"))
-        for metric in principle["metrics"]:
-            interval = metric["interval"]
-            better = {True: "↑", False: "↓", None: ""}[metric["higher_is_better"]]
-            note = (
-                Text.from_markup(clean(metric["reason"]), style="dim")
-                if metric["reason"]
-                else Text.from_markup(f"{clean(metric['unit'])} {better}".strip())
-            )
-            if "warning" in metric["details"]:
-                note.append(f"  {visible(metric['details']['warning'])}", style="yellow")
-            table.add_row(
-                title,
-                metric["name"],
-                number(metric["value"]),
-                f"{number(interval[0])} – {number(interval[1])}" if interval else "",
-                f"{metric['n_scored']:,}/{metric['n_total']:,}",
-                note,
-            )
-            title = ""
-    return table
+@dataclass(frozen=True, slots=True)
+class _Principles:
+    """The table of metrics. Where it is narrow, a principle has a line of its own above its metrics, and the
+    intervals, which the page has too, are left out."""
+
+    principles: Sequence[Mapping[str, Any]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        counts = [f"{m['n_scored']:,}/{m['n_total']:,}" for p in self.principles for m in p["metrics"]]
+        wide = options.max_width >= ROOM_FOR_INTERVALS + max(map(len, counts), default=0)
+        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2 if wide else 1, 0, 0))
+        if wide:
+            table.add_column("principle", no_wrap=True)
+        table.add_column("metric", no_wrap=True)
+        table.add_column("value", justify="right", no_wrap=True)
+        if wide:
+            table.add_column("95% interval", justify="right", no_wrap=True)
+        table.add_column("scored", justify="right", no_wrap=True)
+        table.add_column("unit or reason", overflow="fold", min_width=16)
+
+        def add(title: Text, name: str | Text, *cells: str | Text) -> None:
+            value, _, scored, note = cells
+            table.add_row(*((title, name, *cells) if wide else (name, value, scored, note)))
+
+        count = iter(counts)
+        for principle in self.principles:
+            title = Text(principle["title"], style="cyan")
+            if not principle["metrics"]:
+                none = Text("no metric of this run serves it", style="dim")
+                add(title, "" if wide else title, "–", "", "", none)
+            elif not wide:
+                table.add_row(title)
+            for metric in principle["metrics"]:
+                name = metric["name"] if wide else f"  {metric['name']}"
+                value, interval = number(metric["value"]), _interval(metric["interval"])
+                add(title, name, value, interval, next(count), _note(metric))
+                title = Text()
+        yield table
 
 
-def _issues(issues: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("issue", no_wrap=True)
-    table.add_column("n", justify="right")
-    table.add_column("severity")
-    table.add_column("for instance")
-    for issue in issues:
-        first = issue["examples"][0]
-        place = f"{clean(Path(first['file']).name)}:{first['line']}"
-        severity = Text(issue["severity"], style=SEVERITY_STYLE[issue["severity"]])
-        detail = clean(first["detail"])
-        table.add_row(
-            clean(issue["kind"]),
-            f"{issue['n']:,}",
-            severity,
-            f"{place} {detail[:90]}{'…' if len(detail) > 90 else ''}",
-        )
-    return table
+def _interval(ends: Sequence[float] | None) -> str:
+    return f"{number(ends[0])} – {number(ends[1])}" if ends else ""
+
+
+def _note(metric: Mapping[str, Any]) -> Text:
+    better = {True: "↑", False: "↓", None: ""}[metric["higher_is_better"]]
+    if metric["reason"]:
+        note = Text(visible(metric["reason"]), style="dim")
+    else:
+        note = Text(f"{visible(metric['unit'])} {better}".strip())
+    if "warning" in metric["details"]:
+        note.append(f"  {visible(metric['details']['warning'])}", style="yellow")
+    return note
 
 
 def rows(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> Table:
@@ -244,10 +260,13 @@ def advice(found: Mapping[str, Any]) -> Iterator[str]:
     if 2 * sum(counts["missing"] for counts in media) > local:
         yield "most of the media are missing: name the folder that their paths start from with --image-root DIR"
     if any(counts["outside"] for counts in media):
-        yield "media paths leave the image root: name a folder above all of them with --image-root DIR"
+        yield (
+            "media paths leave the image root: name a folder above all of them with --image-root DIR, "
+            "or let them with --allow-outside"
+        )
     details = [example["detail"] for issue in found["issues"] for example in issue["examples"]]
-    unnamed = any("no conversation found" in told for told in details)
-    if unnamed and 2 * found["unreadable"] > found["records"]:
+    keys = [told.rpartition(GOT_KEYS)[2].split(", ") for told in details if "no conversation found" in told]
+    if any(set(held) - UNNAMED_BY_MAP for held in keys) and 2 * found["unreadable"] > found["records"]:
         yield "most records hold no conversation under a known name: tell the names with --map OURS=THEIRS"
 
 
@@ -257,7 +276,10 @@ def _overview(found: Mapping[str, Any]) -> Table:
     table.add_column(overflow="fold")
     packed = f" in {' in '.join(reversed(found['layers']))}" if found["layers"] else ""
     files = f"{found['files']:,} file{'s' * (found['files'] != 1)}"
-    table.add_row("input", Text(visible(found["path"]), style="bold"))
+    for label, path in zip_longest(("input",), found["paths"][:PATHS_NAMED], fillvalue=""):
+        table.add_row(label, Text(visible(path), style="bold"))
+    if len(found["paths"]) > PATHS_NAMED:
+        table.add_row("", f"and {len(found['paths']) - PATHS_NAMED:,} more")
     table.add_row("format", visible(f"{found['format']}{packed}, {files}, {size(found['bytes'])}"))
     records = Text(f"{found['records']:,}" + (" (the first)" if found["limit"] else ""))
     if found["unreadable"]:
@@ -310,25 +332,38 @@ def _numbers(first: str, others: Sequence[str]) -> Table:
     return table
 
 
-def _issue(issue: Mapping[str, Any], width: int, base: Path) -> Iterator[Any]:
-    """A line for the kind, then one for each example; what is told of several is told once."""
-    style = SEVERITY_STYLE[issue["severity"]]
+def _heading(issue: Mapping[str, Any], width: int) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis")
-    line.append(f"{issue['severity']:<8}", style=style)
-    line.append(f" {visible(issue['kind']):<{width}}", style="bold")
+    line.append(f"{issue['severity']:<8}", style=SEVERITY_STYLE[issue["severity"]])
+    return line.append(f" {visible(issue['kind']):<{width}}", style="bold")
+
+
+def _issue(issue: Mapping[str, Any], width: int, base: Path) -> Iterator[RenderableType]:
+    """A line for the kind, then those of its examples."""
+    line = _heading(issue, width)
     line.append(f" {issue['records']:>10,} record{'s' if issue['records'] != 1 else ' '}")
     line.append(f" {_percent(issue['share']):>6}")
     if issue["n"] != issue["records"]:
         line.append(f"  ({issue['n']:,} in all)", style="dim")
     yield line
+    yield from _examples(issue, issue["examples"], base)
+
+
+def _examples(
+    issue: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], base: Path
+) -> Iterator[RenderableType]:
+    """Each example's place and cause; a cause that several have is told once."""
+    style = "dim" if issue["severity"] == "note" else "default"
     told: dict[str, list[str]] = {}
-    for example in issue["examples"]:
+    for example in examples:
         detail = example["detail"].removeprefix(f"{example['file']} ")
+        # What the kind says already: "remote: ", "missing: ".
+        detail = detail.removeprefix(f"{issue['kind'].partition('_')[0]}: ")
         told.setdefault(detail, []).append(_place(example, base))
     for detail, places in told.items():
         text = Text(", ".join(places), style="cyan")
         text.append("\n" if len(places) > 1 else "  ")
-        text.append(_cut(visible(detail), LONGEST_DETAIL), "dim" if style == "dim" else "default")
+        text.append(_cut(visible(detail), LONGEST_DETAIL), style)
         yield Padding(text, (0, 0, 0, 9), expand=False)
 
 
@@ -340,7 +375,7 @@ def _place(example: Mapping[str, Any], base: Path) -> str:
         return visible(place.removesuffix(":0"))
     if file.absolute() == base:
         place = f"line {example['line']}"
-    given = example["id"] and not example["id"].endswith(f":{example['row']}")
+    given = example["id"] and not example["id"].startswith(f"{file.stem}:")
     return visible(f"{place} (id {_cut(example['id'], LONGEST_ID)})" if given else place)
 
 

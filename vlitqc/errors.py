@@ -8,6 +8,7 @@
     │   └── NameCollision     two packages register the same name
     ├── InputError            the input cannot be used at all                    exit 3
     │   └── FormatError       no format fits, or the one asked for does not
+    │       └── NoConversation  it can be read, and holds no conversation
     ├── RunError              a run directory is missing, broken, or in use      exit 3
     └── ModelUnavailable      weights are missing or are not the ones named      (its metrics say so; verify: exit 3)
 """
@@ -62,6 +63,10 @@ class InputError(VlitqcError):
 
 class FormatError(InputError):
     """No known format fits the file."""
+
+
+class NoConversation(FormatError):
+    """A table or document that can be read, and in which no conversation is found."""
 
 
 class RunError(VlitqcError):

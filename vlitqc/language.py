@@ -19,6 +19,10 @@ LANGUAGES = {
 """ISO 639 code → English name, of every language that the detection tells from others."""
 
 
+UNKNOWN = "und"
+"""The code of a text in no language that the detection knows."""
+
+
 def language_name(code: str) -> str:
     """``Malay (ms)``."""
     return f"{LANGUAGES[code]} ({code})" if code in LANGUAGES else f"an unknown language ({code})"

@@ -18,10 +18,9 @@ import socket
 import ssl
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
@@ -36,18 +35,20 @@ MAX_REDIRECTS = 5
 TRIES = 2
 PAUSE_SECONDS = 1.0
 SECONDS = 30.0
-"""What one URL may take in all: redirects, body and second try included."""
+"""What one URL may take in all, redirects, body and second try included; looking up a name is not bounded by it."""
 SILENCE_SECONDS = 10.0
 """How long a server may say nothing."""
 CONNECTIONS = 16
 CONNECTIONS_PER_HOST = 4
+GIVE_UP = 5
+"""After so many tries in a row without an answer a host is not asked again in the same gathering."""
 PORTS = frozenset((80, 443, *range(8000, 9000)))
 PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
 """Answers after which a second try may succeed."""
 
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
+_HEAD = 1024
 _PORT = {"http": 80, "https": 443}
-_CHUNK = 1 << 16
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?\.?")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NAT64 = ip_network("64:ff9b::/96")
@@ -58,6 +59,7 @@ _NEVER = tuple(
         (
             "192.0.0.0/24",  # protocol assignments
             "192.88.99.0/24",  # relays of 6to4
+            "168.63.129.16/32",  # the platform of Azure, from within it
             "2001::/23",  # protocol assignments, Teredo among them
             "2001:db8::/32",  # documentation
             "2002::/16",  # 6to4
@@ -78,13 +80,18 @@ class RemoteFault(Exception):
         self.passing = passing
 
 
+class _GivenUp(RemoteFault):
+    """The host has not answered for several tries; it is not worth a second one now."""
+
+
 class Remote:
     """Fetches URLs into ``folder``, each once: a file is named by the sha256 of its URL and never fetched again.
 
     ``allowed``: whether anything may be fetched; otherwise no socket is opened and only what is kept can be had.
-    ``permitted`` are pairs of address and port beyond the public ones, and ``resolve`` stands for
-    ``socket.getaddrinfo``. Failures are not kept. Several threads may fetch at once: ``CONNECTIONS_PER_HOST`` from
-    one host.
+    Failures are not kept, and neither is an empty answer or a page. Several threads may fetch at once.
+
+    The other parameters are for tests: ``permitted`` are pairs of address and port beyond the public ones, and
+    ``resolve`` stands for ``socket.getaddrinfo``.
     """
 
     def __init__(
@@ -104,20 +111,31 @@ class Remote:
         self.permitted = frozenset(permitted)
         self.resolve = resolve
         self._failed: dict[str, RemoteFault] = {}
-        self._hosts: Counter[str] = Counter()
-        self._freed = threading.Condition()
+        self._unanswered: Counter[str] = Counter()
 
     def gather(self, urls: Iterable[str], max_bytes: int) -> None:
-        """Fetch many at once. What fails is not tried again before the next call."""
-        self._failed = {}
-        wanted = [url for url in dict.fromkeys(urls) if not self.path(url).is_file()]
-        if not self.allowed or not wanted:
-            return
-        pool = ThreadPoolExecutor(min(CONNECTIONS, len(wanted)), thread_name_prefix="fetch")
+        """Fetch many at once, ``CONNECTIONS_PER_HOST`` from one host. What fails is not tried again before the next
+        call, nor is a host that has not answered ``GIVE_UP`` times in a row.
+        """
+        self._failed, self._unanswered = {}, Counter()
+        queues: dict[str, deque[str]] = {}
+        for url in dict.fromkeys(urls if self.allowed else ()):
+            if not self.path(url).is_file():
+                queues.setdefault(_host(url), deque()).append(url)
+        pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="fetch")
         try:
-            for _ in pool.map(lambda url: self._settle(url, max_bytes), wanted):
-                pass
+            # A thread stays with one host, so that a slow one holds up few of them; every host gets one first.
+            lanes = [
+                pool.submit(self._drain, queue, max_bytes)
+                for lane in range(CONNECTIONS_PER_HOST)
+                for queue in queues.values()
+                if lane < len(queue)
+            ]
+            for future in lanes:
+                future.result()
         finally:
+            for queue in queues.values():
+                queue.clear()  # an interruption ends the threads after the URL at hand
             pool.shutdown(cancel_futures=True)
 
     def fetch(self, url: str, max_bytes: int) -> Path:
@@ -139,13 +157,25 @@ class Remote:
         """Where the content of ``url`` is kept."""
         return self.folder / hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()
 
+    def cure(self, url: str) -> str:
+        """What a fault adds where the content of ``url`` is kept and cannot be read; "" where it is not kept."""
+        kept = self.path(url)
+        name = f"{self.folder.name}/{kept.name}"
+        return f"; delete {name} in the run to fetch it again" if kept.is_file() else ""
+
+    def _drain(self, queue: deque[str], max_bytes: int) -> None:
+        while True:
+            try:
+                url = queue.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            self._settle(url, max_bytes)
+
     def _settle(self, url: str, max_bytes: int) -> None:
         if url in self._failed:
             return
         try:
-            place = _Place.parse(url)
-            with self._turn(place.host):
-                self._try(place, url, max_bytes)
+            self._try(_Place.parse(url), url, max_bytes)
         except RemoteFault as fault:
             self._failed[url] = fault
 
@@ -155,6 +185,8 @@ class Remote:
             try:
                 self._follow(place, url, max_bytes, deadline)
                 return
+            except _GivenUp:
+                raise
             except RemoteFault as fault:
                 if not left or not fault.passing or time.monotonic() + self.pause >= deadline:
                     raise
@@ -170,6 +202,11 @@ class Remote:
 
     def _get(self, place: _Place, url: str, max_bytes: int, deadline: float) -> str | None:
         """Fetch one place into the file of ``url``; where it redirects, the target instead."""
+        if self._unanswered[place.host] >= GIVE_UP:
+            raise _GivenUp(
+                f"{_short(url)} not fetched: {place.host} has not answered {GIVE_UP} times in a row",
+                passing=True,
+            )
         backend = _Guarded(self.resolve, self.permitted, deadline)
         headers = [
             ("Host", place.authority),
@@ -184,7 +221,9 @@ class Remote:
                 httpcore.ConnectionPool(_tls(), network_backend=backend, max_connections=1) as pool,
                 pool.stream("GET", where, headers=headers) as answer,
             ):
-                told = {name.lower(): value.decode("latin-1") for name, value in answer.headers}
+                told = {name.lower(): _text(value) for name, value in answer.headers}
+                if answer.status != 200:
+                    self._unanswered[place.host] = 0
                 if answer.status in _REDIRECTS and b"location" in told:
                     return told[b"location"]
                 if answer.status != 200:
@@ -198,8 +237,10 @@ class Remote:
                 size = told.get(b"content-length", "")
                 if size.isdecimal() and int(size[:20]) > max_bytes:
                     raise RemoteFault(f"{_short(url)} has {size[:20]} bytes, over the limit of {max_bytes}")
-                self._keep(url, answer.iter_stream(), max_bytes)
+                self._keep(url, answer.iter_stream(), max_bytes, told.get(b"content-type", "").lower())
+                self._unanswered[place.host] = 0
         except httpcore.TimeoutException as error:
+            self._unanswered[place.host] += 1
             over = time.monotonic() >= deadline
             told_time = f"within {self.seconds:g}" if over else f"for {SILENCE_SECONDS:g}"
             raise RemoteFault(
@@ -209,21 +250,25 @@ class Remote:
             cause = next(iter(error.args), None)
             if isinstance(cause, ssl.SSLCertVerificationError):
                 raise RemoteFault(f"{place.host} has no valid certificate: {cause.verify_message}") from error
+            self._unanswered[place.host] += 1
             raise RemoteFault(f"{_short(url)} was not fetched: {error}", passing=True) from error
         return None
 
-    def _keep(self, url: str, chunks: Iterable[bytes], max_bytes: int) -> None:
+    def _keep(self, url: str, chunks: Iterable[bytes], max_bytes: int, kind: str) -> None:
         kept = self.path(url)
         draft = kept.with_name(f".{kept.name}.{os.getpid()}-{threading.get_ident()}.part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                with draft.open("wb") as file:
+                with draft.open("w+b") as file:
                     for chunk in chunks:
                         file.write(chunk)
                         if file.tell() > max_bytes:
                             raise RemoteFault(f"{_short(url)} has more bytes than the limit of {max_bytes}")
                     file.flush()
+                    file.seek(0)
+                    if held := _no_medium(file.read(_HEAD), kind):
+                        raise RemoteFault(f"{_short(url)}: the server answered with {held}")
                     os.fsync(file.fileno())
                 draft.replace(kept)
             finally:
@@ -232,20 +277,6 @@ class Remote:
             raise RunError(
                 f"{kept} cannot be written ({error.strerror}); make room, or pass --out DIR"
             ) from error
-
-    @contextmanager
-    def _turn(self, host: str) -> Iterator[None]:
-        with self._freed:
-            self._freed.wait_for(lambda: self._hosts[host] < CONNECTIONS_PER_HOST)
-            self._hosts[host] += 1
-        try:
-            yield
-        finally:
-            with self._freed:
-                self._hosts[host] -= 1
-                if not self._hosts[host]:
-                    del self._hosts[host]
-                self._freed.notify_all()
 
 
 def not_fetched(url: str) -> str:
@@ -354,7 +385,7 @@ class _Guarded(httpcore.NetworkBackend):
         try:
             found = self.resolve(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise RemoteFault(f"{host} was not found ({error})", passing=True) from error
+            raise httpcore.ConnectError(f"{host} was not found ({error})") from error
         addresses = list(dict.fromkeys(str(place[4][0]) for place in found))
         for address in addresses:
             if (address, port) in self.permitted:
@@ -417,6 +448,31 @@ def _left(deadline: float, over: type[httpcore.TimeoutException]) -> float:
 @functools.cache
 def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()
+
+
+def _host(url: str) -> str:
+    """What stands for the host where one is: URLs of one host share it."""
+    return url.partition("://")[2].partition("/")[0].lower()
+
+
+def _text(header: bytes) -> str:
+    try:
+        return header.decode()
+    except UnicodeDecodeError:
+        return header.decode("latin-1")
+
+
+def _no_medium(head: bytes, kind: str) -> str:
+    """What a server sent instead of a medium: ``head`` is how it begins, ``kind`` what the server calls it."""
+    if not head:
+        return "nothing"
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    # Some servers call every picture text/html; those are told by their bytes.
+    if start.startswith((b"<!doctype html", b"<html")) or (
+        kind.startswith("text/html") and b"\0" not in head
+    ):
+        return "an HTML page"
+    return "markup, not a picture" if start.startswith(b"<") else ""
 
 
 def _short(url: str) -> str:

@@ -87,7 +87,8 @@ class Origin:
     """Where a record stands in its file, so that it can be written back byte for byte.
 
     ``row`` counts records over the whole input from 0; ``line`` is the 1-based line on which it starts;
-    ``start`` and ``end`` bound its bytes, without separators; ``sha256`` is over those bytes.
+    ``start`` and ``end`` bound its bytes, without separators; ``sha256`` is over those bytes, and
+    empty where they cannot be had: then nothing of the record is ever written back.
     """
 
     file: str
@@ -112,6 +113,11 @@ class Issue:
     line: int
     row: int
     id: str = ""
+
+    @classmethod
+    def at(cls, origin: Origin, kind: str, severity: Severity, detail: str, id: str = "") -> Issue:
+        """An issue of the record at ``origin``."""
+        return cls(kind, severity, detail, origin.file, origin.line, origin.row, id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,13 +243,17 @@ class Score:
             raise ValueError(f"a Score is finite; got {self.value}: give a reason instead")
 
 
+NOT_APPLICABLE = "not applicable to this sample"
+
+
 @dataclass(frozen=True, slots=True)
 class DatasetScore:
     """The data set's value of one metric, or the reason why there is none.
 
     ``interval`` is the 95% interval; it rests on ``n_scored`` of ``n_total`` samples; ``details`` is JSON-able;
     ``columns`` adds one value a sample to the table of scores, keyed by column name, in row order (``None``
-    where a sample has none, for the reason ``missing``).
+    where a sample has none). ``missing`` says why: one text a sample (None where only ``reason`` tells), or one for
+    all, which holds where there is no ``reason``.
     """
 
     value: float | None = None
@@ -253,7 +263,7 @@ class DatasetScore:
     n_total: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    missing: str = "not applicable to this sample"
+    missing: str | Sequence[str | None] = NOT_APPLICABLE
     issues: Sequence[Issue] = ()
 
     def __post_init__(self) -> None:
@@ -703,7 +713,10 @@ class Tagger(Model, Protocol):
     """Gives each instruction a task, in two steps, since some taggers need all instructions to name the tasks."""
 
     def propose(self, instructions: Sequence[str], n_images: Sequence[int]) -> list[str]:
-        """For each instruction, in order, a text that ``settle`` understands; stored with the run."""
+        """For each instruction, in order, a text that ``settle`` understands; stored with the run.
+
+        ``n_images`` are the media of each one's record; a video or sound counts as a picture does.
+        """
         ...
 
     def settle(self, proposals: Sequence[str]) -> list[Tag]:

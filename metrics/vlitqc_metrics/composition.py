@@ -57,7 +57,7 @@ class Composition:
         bounds=(0.0, 100.0),
         higher_is_better=None,
         reduction="share of samples without media",
-        version="2",
+        version="3",
         source="vlitqc",
     )
 

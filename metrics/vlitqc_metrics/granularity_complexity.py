@@ -40,7 +40,7 @@ class GranularityComplexity:
         bounds=(0.0, float("inf")),
         higher_is_better=True,
         reduction="mean over a sample's instructions; mean over samples",
-        version="3",
+        version="4",
         source="section 4.2.3 of the paper (semantic role labelling); here objects of the dependency parse",
     )
 

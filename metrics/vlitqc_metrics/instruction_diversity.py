@@ -65,7 +65,7 @@ class InstructionDiversity(TaskMetric):
         bounds=(0.0, float("inf")),
         higher_is_better=True,
         reduction="clusters of the words of a task's instructions; mean over tasks",
-        version="2",
+        version="3",
         source="section 4.2.3 of the paper; Ego-Splitting: Epasto et al., KDD 2017",
     )
 

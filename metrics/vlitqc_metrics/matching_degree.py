@@ -63,7 +63,7 @@ class MatchingDegree:
             "mean over a response's sentences; largest over the sample's pictures; mean over responses; "
             "mean over samples"
         ),
-        version="3",
+        version="4",
         source="Hessel et al. 2021 (CLIPScore); VLIT review (TMLR 2024), section 4.1",
         # Models look at some 224 px of the shorter side, which a long picture has only at full size.
         image_side=2048,

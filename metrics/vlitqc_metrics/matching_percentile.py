@@ -27,7 +27,7 @@ from vlitqc_metrics._algorithms.batch_embeddings import (
     picture_features,
     picture_hash_feature,
 )
-from vlitqc_metrics._algorithms.languages import KnownLanguages
+from vlitqc_metrics._algorithms.languages import KnownLanguages, LeftOut
 
 FEWEST_OTHERS = 20
 """With fewer other pictures a percentile has steps of over 5 points and says little."""
@@ -114,7 +114,7 @@ class MatchingPercentile:
         bounds=(0.0, 100.0),
         higher_is_better=True,
         reduction="largest over the sample's pictures; mean over responses; mean over samples",
-        version="3",
+        version="4",
         source="this project; companion of matching_degree",
         columns=("matching_percentile",),
         # Models look at some 224 px of the shorter side, which a long picture has only at full size.
@@ -147,15 +147,18 @@ class MatchingPercentile:
         vectors, picture_sample = store.vectors(picture_feature(self.model))
         hashes, _ = store.strings(picture_hash_feature(self.model))
         left_out = self.known.left_out(store, "response")
+        missing = self._missing(left_out, response_sample, picture_sample, n)
         none = "no sample has both a readable image and a response"
         if not len(responses) or not len(vectors):
-            return DatasetScore(reason=none if len(responses) else left_out.reason(none), n_total=n)
+            reason = none if len(responses) else left_out.reason(none)
+            return DatasetScore(reason=reason, n_total=n, missing=missing)
         first: dict[str, int] = {}
         picture_of = [first.setdefault(sha256, row) for row, sha256 in enumerate(hashes)]
         if len(first) - 1 < FEWEST_OTHERS:
             return DatasetScore(
                 reason=f"fewer than {FEWEST_OTHERS} other images to compare with ({len(first) - 1})",
                 n_total=n,
+                missing=missing,
             )
         own: list[list[int]] = [[] for _ in range(n)]
         for picture, sample in zip(picture_of, picture_sample.tolist(), strict=True):
@@ -171,7 +174,7 @@ class MatchingPercentile:
         )
         scored = values[np.isfinite(values)]
         if not len(scored):
-            return DatasetScore(reason=left_out.missing(none), n_total=n)
+            return DatasetScore(reason=left_out.reason(none), n_total=n, missing=missing)
         return DatasetScore(
             value=float(scored.mean()),
             interval=bootstrap_mean(scored, seed=store.seed),
@@ -184,8 +187,23 @@ class MatchingPercentile:
                 **left_out.details(),
             },
             columns={self.spec.name: [float(v) if np.isfinite(v) else None for v in values]},
-            missing=left_out.missing("no readable picture or no response"),
+            missing=missing,
         )
+
+    def _missing(
+        self,
+        left_out: LeftOut,
+        response_sample: NDArray[np.int64],
+        picture_sample: NDArray[np.int64],
+        n: int,
+    ) -> list[str | None]:
+        """What each sample lacks for a percentile, if anything."""
+        answered, pictured = set(response_sample.tolist()), set(picture_sample.tolist())
+        unanswered = left_out.missing(n, "no response")
+        return [
+            "no readable picture" if i not in pictured else None if i in answered else unanswered[i]
+            for i in range(n)
+        ]
 
     @property
     def _responses(self) -> str:

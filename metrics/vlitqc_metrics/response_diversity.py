@@ -26,6 +26,7 @@ from vlitqc_metrics._algorithms.cluster_summary import (
     cluster,
     label_of_first,
     summarise,
+    why_unlabelled,
 )
 from vlitqc_metrics._algorithms.languages import KnownLanguages
 
@@ -54,7 +55,7 @@ class ResponseDiversity:
         bounds=(0.0, math.inf),
         higher_is_better=True,
         reduction="all responses of the data set are clustered together",
-        version="2",
+        version="3",
         source="VLIT review (TMLR 2024), section 4.1; Ester et al. 1996 (DBSCAN)",
         columns=("response_cluster",),
     )
@@ -86,8 +87,9 @@ class ResponseDiversity:
         left_out = self.known.left_out(store, "response", sample_of)
         if left_out.codes:
             rows, sample_of = rows[~left_out.rows], sample_of[~left_out.rows]
+        missing = left_out.missing(n, "no response")
         if not len(rows):
-            return DatasetScore(reason=left_out.reason("no response text"), n_total=n)
+            return DatasetScore(reason=left_out.reason("no response text"), n_total=n, missing=missing)
         found = cluster(rows, self.density, seed=store.seed)
         score = summarise(
             found,
@@ -99,6 +101,6 @@ class ResponseDiversity:
             seed=store.seed,
             items="responses",
             columns={"response_cluster": label_of_first(found.labels, sample_of, n)},
-            missing=left_out.missing("no response"),
+            missing=why_unlabelled(found, sample_of, missing, "responses"),
         )
         return replace(score, details={**score.details, **left_out.details()})

@@ -31,7 +31,7 @@ class TaskBalance(TaskMetric):
         bounds=(0.0, 2500.0),
         higher_is_better=False,
         reduction="one task per instruction; variance over tasks",
-        version="2",
+        version="3",
         source="section 4.2.3 of the paper; the scale is the reading whose values land in its Table 3",
     )
 

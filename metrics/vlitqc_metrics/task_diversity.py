@@ -55,7 +55,7 @@ class TaskDiversity(TaskMetric):
         bounds=(0.0, float("inf")),
         higher_is_better=True,
         reduction="one task per instruction; number of tasks over the data set",
-        version="2",
+        version="3",
         source="section 4.2.3 of the paper (TagGPT; Li et al. 2023); or similarity to a written taxonomy",
         columns=("task",),
     )
@@ -81,7 +81,12 @@ class TaskDiversity(TaskMetric):
         tasks, index = stored.known()
         issues = _untagged_issues(store, stored)
         if not tasks:
-            return DatasetScore(reason=stored.why_none(), n_total=store.n_samples, issues=issues)
+            return DatasetScore(
+                reason=stored.why_none(),
+                n_total=store.n_samples,
+                missing=stored.missing(store.n_samples),
+                issues=issues,
+            )
         counts = count_tasks(tasks)
         known = {task: n for task, n in counts.items() if task != UNTAGGED}
         numbers = np.array(list(known.values()), np.int64)
@@ -106,7 +111,7 @@ class TaskDiversity(TaskMetric):
             n_total=store.n_samples,
             details=details,
             columns={"task": task_of_samples(tasks, index, store.n_samples)},
-            missing=stored.why_missing(),
+            missing=stored.missing(store.n_samples),
             issues=issues,
         )
 

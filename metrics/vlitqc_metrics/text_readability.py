@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vlitqc.types import Batch, LanguageModel, MetricSpec, Principle, Score, TextLikelihood
-from vlitqc_metrics._algorithms.texts import turn_likelihoods
+from vlitqc_metrics._algorithms.languages import told_turns
 
 
 def sample_score(turns: Sequence[tuple[TextLikelihood, TextLikelihood]]) -> Score:
@@ -45,7 +45,7 @@ class TextReadability:
 
     Bigram counts (``vlitqc.models.ngram_lm``, lite): mean of log P(w | before) − log max(P(w), 1/N), in nats a
     word; about 1 for prose, below 0 for shuffled words, below −2 for letter noise. They know English only: a text
-    in another language is left out.
+    in another language is left out, and so is one in words that are no English beside a text in another language.
 
     Parts, each the mean over the sample's texts that the model can measure: ``instruction``, ``response`` (the
     value of that side), ``mean_logp`` (nats a token), ``token_probability`` = exp of that ``mean_logp``, 0 to 1,
@@ -69,7 +69,7 @@ class TextReadability:
         bounds=(float("-inf"), float("inf")),
         higher_is_better=True,
         reduction="the less readable of instruction and response; mean over turns; mean over samples",
-        version="2",
+        version="3",
         source="section 4.2.3 of the paper; SLOR: Lau, Clark & Lappin 2017",
         parts=("instruction", "response", "mean_logp", "token_probability", "slor", "oov_share"),
     )
@@ -80,5 +80,5 @@ class TextReadability:
 
     def score(self, batch: Batch) -> list[Score]:
         """One score a sample; none where no text is long enough or the language is not the model's."""
-        found = iter(turn_likelihoods(batch, self.lm))
+        found = iter(told_turns(batch, self.lm))
         return [sample_score([next(found) for _ in sample.turns]) for sample in batch.samples]

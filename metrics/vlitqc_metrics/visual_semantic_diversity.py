@@ -20,6 +20,7 @@ from vlitqc_metrics._algorithms.cluster_summary import (
     cluster,
     label_of_first,
     summarise,
+    why_unlabelled,
 )
 
 
@@ -43,7 +44,7 @@ class VisualSemanticDiversity:
         bounds=(1.0, math.inf),
         higher_is_better=True,
         reduction="all distinct pictures of the data set are clustered together",
-        version="1",
+        version="2",
         source="VLIT review (TMLR 2024), section 4.1; Ester et al. 1996 (DBSCAN)",
         columns=("image_cluster",),
         # Models look at some 224 px of the shorter side, which a long picture has only at full size.
@@ -84,5 +85,5 @@ class VisualSemanticDiversity:
             seed=store.seed,
             items="images",
             columns={"image_cluster": label_of_first(of_row, sample_of, n)},
-            missing="no readable picture",
+            missing=why_unlabelled(found, sample_of, ["no readable picture"] * n, "images"),
         )

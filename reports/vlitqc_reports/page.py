@@ -711,10 +711,11 @@ class PageBuilder:
         tasks = (task_metric.data.get("details") or {}).get("tasks") if task_metric else None
         composition = self._by_name.get("composition")
         bars, facts, spread = _composition(composition)
-        path = str(card["input"]["path"])
+        path, *more = (str(path) for path in card["input"]["paths"])
         return Page(
             card=card,
-            name=wording.clip(path.rstrip("/").rsplit("/", 1)[-1] or path, 120),
+            name=wording.clip(path.rstrip("/").rsplit("/", 1)[-1] or path, 120)
+            + (f" and {len(more):,} more" if more else ""),
             principles=self._principles,
             galleries=tuple(g for g in galleries if g),
             issues=_issues(self._run, limits.examples),

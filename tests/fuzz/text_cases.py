@@ -370,7 +370,9 @@ def _check_places(reader: Reader, found: list[Record]) -> None:
         o = r.origin
         expect(0 <= o.start <= o.end, "a record starts before it ends", o)
         expect(o.file in files, "a record's file is one of the reader's", o, files)
-        expect(len(o.sha256) == 64 and o.line >= 0, "an origin is filled in", o)
+        # A row that a damaged table has lost has no bytes to be hashed.
+        lost = not o.sha256 and isinstance(r, Unreadable)
+        expect((lost or len(o.sha256) == 64) and o.line >= 0, "an origin is filled in", o)
         expect(
             all(i.file == o.file and i.row == o.row for i in r.issues), "issues are at their record", r.issues
         )
@@ -410,15 +412,23 @@ def _check_division(reader: Reader, found: list[Record], seed: int, folder: Path
     expect(not parts, "no draft is left", parts)
 
 
+def _is_utf16(path: Path) -> bool:
+    """Whether an output is known for UTF-16; one that begins with odd characters may not be, marked or not."""
+    try:
+        return "utf-16" in Content(path).layers
+    except VlitqcError:
+        return False
+
+
 def _check_bytes(reader: Reader, sent: list[Record], target: Path) -> None:
     whole, copy = reader.path.read_bytes(), target.read_bytes()
     if reader.layers:
+        if "utf-16" in reader.layers and not _is_utf16(target):
+            return
         with Content(reader.path).open() as stream, Content(target).open() as written:
             stream.seek(0)
             written.seek(0)
             whole, copy = stream.read(), written.read()
-        if "utf-16" in reader.layers and not Content(target).layers:
-            return  # without a byte order mark, an output that begins with odd characters is not known for UTF-16
     at = 0
     for r in sent:
         raw = whole[r.origin.start : r.origin.end]

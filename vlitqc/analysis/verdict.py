@@ -13,26 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlitqc.analysis.issues import KINDS
+
 GOOD_BELOW, FAIR_BELOW = 0.02, 0.10
 TO_FIX = 3
-
-CURES = {
-    "malformed_record": "these lines are not valid records; correct or delete them at the places listed",
-    "list_cut_short": "the file ends early and later records are lost; fetch or export it again",
-    "missing_image": "the pictures are not where the records say; check --image-root or the copy",
-    "unreadable_image": "the files cannot be decoded; fetch them again or drop the records",
-    "truncated_image": "the files end early; fetch them again or drop the records",
-    "path_outside_root": "the paths leave the image root; correct them, or pass --allow-outside if they are meant",
-    "remote_image": "the pictures are URLs that were not fetched; pass --allow-remote, or download them",
-    "empty_turn": "a turn has no response to learn from; complete or drop it",
-    "image_token_mismatch": "image tokens and pictures differ in number; the trainer would fail or misalign them",
-    "exact_duplicate": "the same conversation on the same picture occurs again; keep one",
-    "near_duplicate_text": "nearly the same response on the same picture occurs again; keep one, or reword",
-    "unknown_role": "a speaker is neither side of the conversation; correct the name of the role",
-    "broken_character": "half a character was read as U+FFFD; correct the export",
-    "untagged": "the judge did not name their task; run the same command again when it answers",
-    "metric_error": "a metric failed on these records; the table says how",
-}
+NONE: NDArray[np.int64] = np.empty(0, np.int64)
 
 
 def verdict(
@@ -41,23 +26,21 @@ def verdict(
     issue_rows: Mapping[str, NDArray[np.int64]],
     below: Sequence[tuple[Mapping[str, Any], NDArray[np.int64]]],
     missing: Sequence[str] = (),
+    unreadable: NDArray[np.int64] = NONE,
 ) -> dict[str, Any]:
     """The verdict from rows with errors or warnings by issue kind, and rows below each metric's recommended floor.
 
     ``missing`` names metrics that could not be computed for a fault; then the verdict is at best fair.
+    ``unreadable`` are the rows that no filter keeps, so that there is nothing to drop.
 
     ``run`` is the run directory as a shell word, for the commands.
     """
     problems: list[tuple[int, dict[str, Any]]] = []
     for kind, rows in issue_rows.items():
         n = len(np.unique(rows))
-        # What cannot be read has a file of its own; there is nothing to drop.
-        command = (
-            None
-            if kind in ("malformed_record", "list_cut_short")
-            else f"vlitqc filter {run} --drop-issue {kind}"
-        )
-        detail = CURES.get(kind, "see the places listed")
+        readable = not np.isin(rows, unreadable).all()
+        command = f"vlitqc filter {run} --drop-issue {kind}" if readable else None
+        detail = KINDS[kind].cure if kind in KINDS else "see the places listed"
         problems.append((n, {"title": kind.replace("_", " "), "detail": detail, "n": n, "command": command}))
     for metric, rows in below:
         if len(rows):

@@ -19,7 +19,7 @@ from vlitqc.engine.features import ShardFeatures, readable
 from vlitqc.engine.plan import Planned
 from vlitqc.engine.shards import ISSUE_SCHEMA, issue_table
 from vlitqc.errors import RunError, as_reason
-from vlitqc.types import DatasetMetric, DatasetScore, Issue, MetricSpec, Remarking
+from vlitqc.types import NOT_APPLICABLE, DatasetMetric, DatasetScore, Issue, MetricSpec, Remarking
 
 QUANTILES = (5, 25, 50, 75, 95)
 BINS = 40
@@ -108,7 +108,7 @@ def resolve(planned: Planned, store: ShardFeatures) -> tuple[DatasetScore, dict[
 def _label_columns(spec: MetricSpec, score: DatasetScore, n_samples: int) -> dict[str, pa.Array]:
     """The columns that a data-set metric adds to the table: each of ``spec.columns`` with its reasons.
 
-    Where a sample has no value the reason is that of the data set's score, or ``score.missing``. Raises
+    Where a sample has no value the reason is its own in ``score.missing``, else that of the data set's score. Raises
     ValueError or an Arrow error where the metric's answer does not fit its spec.
     """
     columns: dict[str, pa.Array] = {}
@@ -117,14 +117,24 @@ def _label_columns(spec: MetricSpec, score: DatasetScore, n_samples: int) -> dic
             raise ValueError(f"column {name} is not in the spec's columns")
         if len(values) != n_samples:
             raise ValueError(f"column {name} has {len(values)} values for {n_samples} samples")
+    reasons = _reasons(score, n_samples)
     for name in spec.columns:
         column = pa.array(list(score.columns.get(name, [None] * n_samples)), from_pandas=True)
         if pa.types.is_null(column.type):
             column = column.cast(pa.float64())
-        reason = score.reason or score.missing
         columns[name] = column
-        columns[f"{name}_reason"] = pc.if_else(column.is_null(), reason, pa.scalar(None, pa.string()))
+        columns[f"{name}_reason"] = pc.if_else(column.is_null(), reasons, pa.scalar(None, pa.string()))
     return columns
+
+
+def _reasons(score: DatasetScore, n_samples: int) -> pa.Array:
+    """Why each sample has no value, should it have none."""
+    if isinstance(score.missing, str):
+        return pa.array([score.reason or score.missing] * n_samples, pa.string())
+    if len(score.missing) != n_samples:
+        raise ValueError(f"missing has {len(score.missing)} reasons for {n_samples} samples")
+    otherwise = score.reason or NOT_APPLICABLE
+    return pa.array([text or otherwise for text in score.missing], pa.string())
 
 
 def dataset_summary(spec: MetricSpec, score: DatasetScore) -> dict[str, Any]:
@@ -165,6 +175,26 @@ def write_scores(shards: Sequence[Path], columns: Mapping[str, pa.Array], target
             table = table.append_column(name, column)
         write_table(target / f"part-{i:05d}.parquet", table)
         at += n
+
+
+def repeated_ids(scores: Path) -> list[Issue]:
+    """An issue for each readable record whose id an earlier one has."""
+    table = pq.read_table(scores, columns=["row", "id", "file", "line", "state"])
+    frame = readable(table).to_pandas()
+    later = frame[frame["id"].duplicated()]
+    first = frame[frame["id"].isin(later["id"])].drop_duplicates("id").set_index("id")
+    return [
+        Issue(
+            "duplicate_id",
+            "note",
+            f"{Path(first.at[row.id, 'file']).name}:{first.at[row.id, 'line']} has the same id",
+            row.file,
+            row.line,
+            row.row,
+            row.id,
+        )
+        for row in later.itertuples()
+    ]
 
 
 def write_issues(shards: Sequence[Path], more: Sequence[Issue], target: Path) -> pa.Table:

@@ -36,16 +36,17 @@ def writing(place: Path) -> Iterator[None]:
                 f"no space left for {place} ({os.strerror(error.errno)}); free some and run the same command, "
                 "which takes over what is finished"
             ) from error
-        raise RunError(
-            f"cannot write {place} ({error.strerror or error}); name another place with --out"
-        ) from error
+        # Libraries put names of drafts and advice of their own into ``strerror``.
+        told = os.strerror(error.errno) if error.errno else str(error)
+        raise RunError(f"cannot write {place} ({told}); name another place with --out") from error
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write or replace a JSON file."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with writing(path), whole(path, ()) as draft:
-        draft.write_text(text, encoding="utf-8")
+        # A byte of a path that is no UTF-8 is half a surrogate pair; its backslash form is JSON's escape for it.
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -7,20 +7,21 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlitqc.engine.disk import is_draft, writing
 from vlitqc.errors import InputError, RunError, UsageError
-from vlitqc.formats import Reader, open_input, stem_of
+from vlitqc.formats import Reader, check_name, open_input, stem_of
+from vlitqc.formats.collection import Collection
 from vlitqc.formats.names import Names
 from vlitqc.formats.writing import whole
 from vlitqc.media import default_image_root
 from vlitqc.types import Record, Sample
 
-Data = str | Path | Sequence[str | Path] | Sequence[Mapping[str, Any]]
+Data = str | Path | Iterable[str | Path] | Iterable[Mapping[str, Any]]
 """A file, a folder, a glob pattern, several of these, or the records themselves."""
 
 FILES_LISTED = 1000
@@ -33,19 +34,32 @@ ROOT_RECORDS = 2000
 _IN_MEMORY = "input.jsonl"
 
 
-def given(data: Data) -> list[Path] | None:
-    """The paths of an input; None for records in memory.
+def given(data: Data) -> tuple[list[Path], list[Mapping[str, Any]]]:
+    """The paths of an input, or its records in memory; one of the two is empty.
 
-    Raises UsageError where there is nothing, or paths and records are mixed.
+    Raises UsageError where there is nothing, neither of them, or both.
     """
     if isinstance(data, str | Path):
-        return [Path(data)]
-    if not data:
+        return [Path(data)], []
+    if isinstance(data, Mapping):
+        raise UsageError("the data is a single record; pass a list of records")
+    if hasattr(data, "to_dict"):
+        raise UsageError("the data is a table in memory; pass its records, as in df.to_dict('records')")
+    if isinstance(data, bytes) or not isinstance(data, Iterable):
+        raise UsageError(
+            f"the data is of type {type(data).__name__}; pass a path, or a list of paths or records"
+        )
+    items = list(data)
+    if not items:
         raise UsageError("there are no records to score; pass one or more")
-    paths = [Path(item) for item in data if isinstance(item, str | Path)]
-    if paths and len(paths) < len(data):
+    paths = [Path(item) for item in items if isinstance(item, str | Path)]
+    records = [item for item in items if isinstance(item, Mapping)]
+    odd = [type(item).__name__ for item in items if not isinstance(item, str | Path | Mapping)]
+    if odd:
+        raise UsageError(f"a record is of type {odd[0]}; pass dicts")
+    if paths and records:
         raise UsageError("paths and records are mixed; pass one or the other")
-    return paths or None
+    return paths, records
 
 
 def opened(paths: Sequence[Path], format: str | None, names: Names) -> Reader:
@@ -77,12 +91,13 @@ def run_of(paths: Sequence[Path]) -> Path:
     return folder / f"{name}.vlitqc"
 
 
-def target_of(paths: Sequence[Path] | None, out: str | Path | None) -> Path:
-    """The run directory for an input; for records in memory ``out`` must say.
+def target_of(paths: Sequence[Path], out: str | Path | None) -> Path:
+    """The run directory for an input; for records in memory, without a path, ``out`` must say.
 
-    Raises UsageError where the folder holds anything but a run of this input, or is a part of the input.
+    Raises UsageError where the folder holds anything but a run of this input, or is a part of the input; InputError
+    where its name is no UTF-8.
     """
-    if paths is None:
+    if not paths:
         if out is None:
             raise UsageError("records without a file need out=DIR, the folder for the run")
         target = Path(out)
@@ -92,6 +107,7 @@ def target_of(paths: Sequence[Path] | None, out: str | Path | None) -> Path:
         above = next((p for p in paths if p.is_dir() and target.resolve().is_relative_to(p.resolve())), None)
         if above is not None:
             raise UsageError(f"{target} lies in the input {above}; pass --out DIR, a folder outside it")
+    check_name(target)
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target} is a file; pass --out DIR, the folder for the run")
     if not target.is_dir():
@@ -127,16 +143,15 @@ def paths_in(target: Path) -> list[Path] | None:
         return None
 
 
-def in_words(paths: Sequence[Path]) -> str:
+def in_words(paths: Sequence[Path | str]) -> str:
     """The first path, and how many more there are."""
     return f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}"
 
 
-def materialise(data: Data, target: Path) -> list[Path]:
+def materialise(records: Iterable[Mapping[str, Any]], target: Path) -> list[Path]:
     """Records in memory as a file in the run directory."""
-    assert not isinstance(data, str | Path)  # those are paths already
     try:
-        lines = [json.dumps(record, ensure_ascii=False) for record in data]
+        lines = [json.dumps(record, ensure_ascii=False) for record in records]
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"a record cannot be written as JSON: {error}; pass texts, numbers and paths"
@@ -150,11 +165,25 @@ def materialise(data: Data, target: Path) -> list[Path]:
 
 
 def find_root(reader: Reader) -> Path:
-    """The folder that image paths start from, by the first records; for a folder it is asked itself first."""
+    """The folder that image paths start from, by the first records.
+
+    For a folder it is asked itself first, then each folder from that of a record's file up to it; of those the one
+    wins where the most pictures are.
+    """
     samples = (r for r in itertools.islice(reader.records(), ROOT_RECORDS) if isinstance(r, Sample))
-    references = (m.reference for s in samples for m in s.images if m.data is None)
-    first = reader.path / _IN_MEMORY if reader.path.is_dir() else reader.path
-    return default_image_root(first, itertools.islice(references, ROOT_PROBE))
+    pictures = ((Path(s.origin.file), m.reference) for s in samples for m in s.media if m.data is None)
+    first = list(itertools.islice(pictures, ROOT_PROBE))
+    references = [reference for _, reference in first]
+    if not reader.path.is_dir():
+        return default_image_root(reader.path, references)
+    within = (folder for file, _ in first for folder in file.parents if folder.is_relative_to(reader.path))
+    roots = [
+        default_image_root(folder / _IN_MEMORY, references)
+        for folder in dict.fromkeys((reader.path, *within))
+    ]
+    told = [name for name in references if ".." not in Path(name).parts]
+    # Path.is_file raises for names that are too long.
+    return max(roots, key=lambda root: sum(os.path.isfile(root / name) for name in told))  # noqa: PTH113
 
 
 # ---------------------------------------------------------------- unchanged
@@ -212,7 +241,15 @@ def describe(reader: Reader, paths: Sequence[Path], format: str | None, names: N
         "sha256": _over_all(files),
         "n_files": len(files),
         "files": files[:FILES_LISTED],
+        **left_out(reader),
     }
+
+
+def left_out(reader: Reader) -> dict[str, Any]:
+    """What lies beside the records and is not read: ``notes``, in sentences, and ``others``, files by their ending."""
+    if not isinstance(reader, Collection):
+        return {"notes": [], "others": {}}
+    return {"notes": list(reader.notes), "others": dict(reader.others)}
 
 
 def reopened(told: Mapping[str, Any], command: str) -> Reader:

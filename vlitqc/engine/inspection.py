@@ -114,8 +114,8 @@ class MediaCounts:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One kind of issue: how often it occurs (``n``), in how many ``records``, their ``share``, and the first ones,
-    each of another record."""
+    """One kind of issue: how often it occurs (``n``), in how many ``records``, their ``share``, and the first ones
+    and the last one, each of another record."""
 
     kind: str
     severity: str
@@ -129,6 +129,7 @@ class Found:
 class Inspection:
     """What an input holds.
 
+    ``paths`` are those that were given, ``path`` is the file or the folder that they have in common;
     ``with_errors`` counts the records with an issue that is an error, unreadable ones among them;
     ``dialects`` counts the readable records by the way they are written; ``turns`` is of a record,
     ``instruction_words`` and ``response_words`` of a turn; ``media`` is by kind; ``others`` counts the files that
@@ -137,6 +138,7 @@ class Inspection:
     """
 
     path: str
+    paths: tuple[str, ...]
     format: str
     layers: tuple[str, ...]
     files: int
@@ -187,7 +189,7 @@ def inspect(
         threads: media that are read at once.
         progress: told how far the reading is.
 
-    Issues beyond those of reading and of media: ``duplicate_id`` (warning: an earlier record has the same id) and
+    Issues beyond those of reading and of media: ``duplicate_id`` (note: an earlier record has the same id) and
     ``long_text`` (note: a text of more than 50,000 characters). URLs are never fetched. Memory does not grow with
     the input but for 8 bytes a record.
 
@@ -198,8 +200,8 @@ def inspect(
     started = time.monotonic()
     if limit is not None and limit < 1:
         raise UsageError(f"limit={limit}: expected 1 or more")
-    paths = inputs.given(data)
-    if paths is None:
+    paths, _ = inputs.given(data)
+    if not paths:
         raise UsageError("records in memory cannot be inspected; write them to a file and pass its path")
     names = Names.parse(f"{ours}={theirs}" for ours, theirs in (map or {}).items())
     reader = inputs.opened(paths, format, names)
@@ -222,6 +224,7 @@ def inspect(
     more = reader if isinstance(reader, Collection) else None
     return Inspection(
         path=str(data) if isinstance(data, str | Path) else str(reader.path),
+        paths=tuple(str(path) for path in paths),
         format=reader.name,
         layers=reader.layers,
         files=len(reader.files),
@@ -277,9 +280,9 @@ class _Tally:
         for turn in sample.turns:
             self.instruction_words[_n_words(turn.instruction)] += 1
             self.response_words[_n_words(turn.response)] += 1
-        issues = [*sample.issues, *_long_texts(sample)]
+        issues = [*sample.issues, *long_texts(sample)]
         if self._seen.before(sample.id):
-            issues.append(_issue("duplicate_id", "warning", "an earlier record has the same id", sample))
+            issues.append(_issue("duplicate_id", "note", "an earlier record has the same id", sample))
         for medium in sample.media:
             self.media.setdefault(medium.kind, MediaCounts()).add(medium)
         if self._loader is None or not sample.media:
@@ -314,15 +317,18 @@ class _Tally:
         for issue in issues:
             held = self._kinds.setdefault((issue.kind, issue.severity), _Kind())
             held.n += 1
-            if len(held.examples) < EXAMPLES and (not held.examples or held.examples[-1].row != issue.row):
-                held.examples.append(issue)
+            if held.examples and held.examples[-1].row == issue.row:
+                continue
+            # The last one too: it is there that a file breaks off.
+            del held.examples[EXAMPLES - 1 :]
+            held.examples.append(issue)
         self.with_errors += any(issue.severity == "error" for issue in issues)
         for key in {(issue.kind, issue.severity) for issue in issues}:
             self._kinds[key].records += 1
 
     def found(self, reader: Reader) -> tuple[Found, ...]:
         """Every kind of issue, errors first, then the most frequent."""
-        repeated = self._kinds.get(("duplicate_id", "warning"))
+        repeated = self._kinds.get(("duplicate_id", "note"))
         if repeated is not None:
             repeated.examples = _with_first_places(reader, repeated.examples)
         found = [
@@ -373,7 +379,8 @@ def _with_first_places(reader: Reader, examples: Iterable[Issue]) -> list[Issue]
     ]
 
 
-def _long_texts(sample: Sample) -> Iterator[Issue]:
+def long_texts(sample: Sample) -> Iterator[Issue]:
+    """A note for each text of more than 50,000 characters."""
     for n, turn in enumerate(sample.turns, 1):
         for side, text in (("instruction", turn.instruction), ("response", turn.response)):
             if len(text) > LONG_TEXT:

@@ -30,7 +30,7 @@ OPTIONAL_VERSIONS = (
 )
 """Those that only some profiles need."""
 
-SHARD_LAYOUT = 1
+SHARD_LAYOUT = 2
 """Rises whenever what a shard's folder holds changes its meaning."""
 
 
@@ -81,9 +81,9 @@ def without(planned: Planned, error: str) -> Planned:
     return replace(planned, metric=None, unavailable=f"model unavailable: {error}", broken=True)
 
 
-def choose_metrics(profile: Profile, asked: Sequence[str] | None) -> tuple[str, ...]:
+def choose_metrics(profile: Profile, asked: str | Sequence[str] | None) -> tuple[str, ...]:
     """The metrics asked for, or the profile's own, in the order of the principles. Raises UnknownName."""
-    names = set(asked) if asked else set(profile.metrics)
+    names = set([asked] if isinstance(asked, str) else asked or profile.metrics)
     for name in sorted(names):
         find(METRICS, name)
     return tuple(name for name in entries(METRICS) if name in names)

@@ -45,7 +45,7 @@ from vlitqc.engine.plan import Plan, Planned, choose_metrics, prepare, versions,
 from vlitqc.engine.scorer import used_since
 from vlitqc.engine.shards import cut, folder
 from vlitqc.errors import InputError, RunError, UsageError
-from vlitqc.formats import Reader
+from vlitqc.formats import Reader, check_name
 from vlitqc.formats.names import Names
 from vlitqc.media import MediaLoader
 from vlitqc.models.store import ModelStore
@@ -84,10 +84,10 @@ class Run:
 
         Raises RunError where there is none, it did not finish, or it is another input's.
         """
-        paths = inputs.given(data)
-        if paths is None:
+        paths, _ = inputs.given(data)
+        if not paths:
             raise UsageError("a run is opened by its folder or by its input's paths")
-        path = Path(data) if isinstance(data, str | Path) else Path(data[0])
+        path = paths[0]
         is_run = len(paths) == 1 and (path / "run.json").is_file()
         if not is_run and (path.is_file() or inputs.run_of(paths).is_dir()):
             path = inputs.run_of(paths)
@@ -173,6 +173,7 @@ class Run:
         """Write the report (an entry point of ``vlitqc.reports``); by default ``report.html`` in the run."""
         write = find(REPORTS, form).load()
         target = Path(out) if out else self.path / f"report.{form}"
+        check_name(target)
         with writing(target):
             written: Path = write(self, target)
         return written
@@ -182,7 +183,7 @@ def score(
     data: inputs.Data,
     profile: str = "lite",
     *,
-    metrics: Sequence[str] | None = None,
+    metrics: str | Sequence[str] | None = None,
     image_root: str | Path | None = None,
     limit: int | None = None,
     out: str | Path | None = None,
@@ -208,7 +209,7 @@ def score(
         data: a file, a folder, a glob pattern, several of these read one after another, or the records
             themselves (then ``out`` says where the run goes).
         profile: a shipped profile's name or the path of a TOML file.
-        metrics: names of metrics; by default all of the profile.
+        metrics: names of metrics, or one name; by default all of the profile.
         image_root: the folder that image paths start from; by default found from the first records, or the
             working directory for records in memory.
         limit: only the first so many records.
@@ -254,14 +255,13 @@ def score(
     chosen = _chosen(profile, lm, judge)
     names = choose_metrics(chosen, metrics)
     fields = Names.parse(f"{ours}={theirs}" for ours, theirs in (map or {}).items())
-    paths = inputs.given(data)
-    target = inputs.target_of(paths, out)
+    paths, in_memory = inputs.given(data)
     # An input that cannot be used leaves no folder behind.
     if paths and next(iter(inputs.opened(paths, format, fields).records()), None) is None:
         raise InputError(f"{inputs.in_words(paths)} holds no records")
+    target = inputs.target_of(paths, out)
     with _locked(target):
-        in_memory = paths is None
-        paths = paths or inputs.materialise(data, target)
+        paths = paths or inputs.materialise(in_memory, target)
         reader = inputs.opened(paths, format, fields)
         unchanged = inputs.Snapshot.of(reader)
         root = Path(image_root) if image_root else Path.cwd() if in_memory else inputs.find_root(reader)
@@ -281,7 +281,7 @@ def score(
         models = ModelStore(chosen, device=device, judge_limit=judge_limit)
         planned = prepare(plan, models)
         told = inputs.describe(reader, paths, format, fields)
-        command = command or f"vlitqc.score({told['path']!r}, {profile!r})"
+        command = command or f"vlitqc.score({_argument(paths)}, {profile!r})"
         info = _info(plan, planned, models, told, limit, command)
         # A run that is under way has no scorecard; what is left from before would describe other scores.
         for stale in ("scorecard.json", "report.html"):
@@ -295,6 +295,8 @@ def score(
         records = itertools.islice(unchanged.records(reader), limit)
         shards, usage, unusable = _score_shards(plan, target, reader, records, workers, models, progress)
         unchanged.check()
+        # What is left aside is known when everything has been read.
+        told |= inputs.left_out(reader)
         if judge_limit is not None and workers > 1:
             # The data-set pass may ask too; it has what the workers left over.
             spent = max((counts.get("calls", 0) for counts in usage.values()), default=0)
@@ -394,7 +396,7 @@ def _resolve(
     started = time.monotonic()
     shards = [path for path, _ in found]
     if not shards:
-        raise InputError(f"{info['input']['path']} holds no records")
+        raise InputError(f"{inputs.in_words(info['input']['paths'])} holds no records")
     store = ShardFeatures(shards, [n for _, n in found], target / "features", seed=plan.seed)
     sections = []
     columns: dict[str, pa.Array] = {}
@@ -411,8 +413,10 @@ def _resolve(
             summary = dataset.dataset_summary(p.spec, resolved)
         sections.append(scorecard.metric_section(p, summary))
     dataset.write_scores(shards, columns, target / "scores")
+    issues += dataset.repeated_ids(target / "scores")
     all_issues = dataset.write_issues(shards, issues, target / "issues.parquet")
-    states = pq.read_table(target / "scores", columns=["state"])["state"]
+    table = pq.read_table(target / "scores", columns=["row", "state"])
+    states = table["state"]
     counts = {
         state: pc.sum(pc.equal(states, state)).as_py() or 0 for state in ("scored", "partial", "unreadable")
     }
@@ -422,7 +426,10 @@ def _resolve(
         "created": info["started"],
         "command": info["command"],
         "profile": info["profile"],
-        "input": {key: info["input"][key] for key in ("path", "format", "sha256", "bytes")}
+        "input": {
+            key: info["input"][key]
+            for key in ("path", "paths", "format", "sha256", "bytes", "notes", "others")
+        }
         | {"image_root": str(plan.image_root)},
         "counts": {"records": len(states), **counts},
         "verdict": verdict(
@@ -431,6 +438,7 @@ def _resolve(
             _suspect_rows(all_issues),
             _below_floor(target, sections),
             scorecard.failed(sections),
+            table.filter(pc.equal(states, "unreadable"))["row"].to_numpy(),
         ),
         "principles": scorecard.principle_sections(sections),
         "issues": scorecard.issue_section(all_issues),
@@ -525,6 +533,12 @@ def _locked(target: Path) -> Iterator[None]:
         except OSError:
             raise RunError(f"{target} is in use by another vlitqc; wait for it, or pass --out DIR") from None
         yield
+
+
+def _argument(paths: Sequence[Path]) -> str:
+    """The paths as an argument of ``score``."""
+    told = [str(path.absolute()) for path in paths]
+    return repr(told[0] if len(told) == 1 else told)
 
 
 def _command(path: Path) -> str:

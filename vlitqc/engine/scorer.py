@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from vlitqc.engine.inspection import long_texts
 from vlitqc.engine.plan import Plan, Planned, fingerprint, image_side, prepare, without
 from vlitqc.engine.shards import Done, Shard, folder, read_done, shard_fingerprint, write_shard
 from vlitqc.errors import ModelUnavailable, as_reason
@@ -35,6 +36,9 @@ from vlitqc.types import (
 )
 
 R = TypeVar("R")
+
+MAX_PICTURES = 64
+"""Pictures that a batch holds decoded at most, unless a single record has more."""
 
 BASE_COLUMNS: dict[str, pa.DataType] = {
     "row": pa.int64(),
@@ -98,6 +102,7 @@ class ShardScorer:
         scores: dict[str, list[Score]] = {p.spec.name: [] for p in self.planned if p.spec.level == "sample"}
         features: dict[str, list[Features]] = {}
         issues = [issue for record in shard.records for issue in record.issues]
+        issues += [issue for sample in samples for issue in long_texts(sample)]
         unusable = {}
         passing = False
         offset = 0
@@ -142,9 +147,18 @@ class ShardScorer:
         return shard_fingerprint(self.fingerprint, shard, map(self.media.fingerprint, media))
 
     def _batches(self, samples: Sequence[Sample]) -> Iterator[Batch]:
-        """Batches with their pictures decoded, and the headers of their clips read, one batch ahead of the metrics."""
-        size = self.plan.batch_size
-        parts = [samples[i : i + size] for i in range(0, len(samples), size)]
+        """Batches with their pictures decoded, and the headers of their clips read, one batch ahead of the metrics.
+
+        A batch ends at ``batch_size`` samples, or before ``MAX_PICTURES`` are passed: the records alone decide.
+        """
+        parts: list[list[Sample]] = []
+        room = 0
+        for sample in samples:
+            room -= len(sample.images)
+            if not parts or len(parts[-1]) == self.plan.batch_size or room < 0:
+                parts.append([])
+                room = MAX_PICTURES - len(sample.images)
+            parts[-1].append(sample)
         with ThreadPoolExecutor(1, thread_name_prefix="decode-ahead") as ahead:
             pending = [ahead.submit(self._batch, part) for part in parts[:1]]
             for i in range(len(parts)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,15 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlitqc.engine import disk
-from vlitqc.engine.inputs import home
+from vlitqc.engine.inputs import home, is_other
 from vlitqc.engine.run import Run
 from vlitqc.errors import RunError, UsageError
 from vlitqc.filtering.rules import Rule, decide
+from vlitqc.formats import check_name
+from vlitqc.formats.folder import AUDITED, DECISIONS, FATES
 from vlitqc.types import Origin
-
-FATES = ("kept", "dropped", "unreadable")
-AUDITED = b"vlitqc.input"
-"""The key of the decisions' metadata that names the input: whose outputs may be written again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +28,16 @@ class Filtered:
     """What a filter did, or would do (``written`` is then empty).
 
     ``decisions`` has one row a record; ``by_rule`` says how many records each rule fails; kept, dropped and
-    unreadable add up to the records of the run, which are the input's but where the run had a ``limit``.
+    unreadable add up to the records of the run, which are the input's but where the run had a ``limit``. Of the
+    unreadable, ``not_copied`` are in no output: files whose bytes, and rows of damaged tables whose values cannot
+    be had.
     """
 
     decisions: pd.DataFrame
     by_rule: dict[str, int]
     counts: dict[str, int]
     written: dict[str, Path]
+    not_copied: int = 0
 
 
 def filter_run(
@@ -62,34 +64,42 @@ def filter_run(
     if dry_run:
         return Filtered(decisions, by_rule, counts, {})
     reader = run.reader
-    beside, stem = home([Path(path) for path in run.info["input"]["paths"]])
+    paths = [Path(path) for path in run.info["input"]["paths"]]
+    beside, stem = home(paths)
     folder, suffix = out if out is not None else beside, reader.suffix
-    audit = folder / f"{stem}.decisions.parquet"
+    check_name(folder)
+    audit = folder / f"{stem}{DECISIONS}"
     outputs = {name: folder / f"{stem}.{name}{suffix}" for name in FATES}
     foreign = [path for path in (audit, *outputs.values()) if path.exists()]
-    if foreign and _audited(audit) != str(reader.path):
+    told = _audited(audit)
+    if foreign and (told is None or is_other(told, paths)):
         raise RunError(
             f"{foreign[0]} exists and is no filter's output of this run; move it, or pass --out DIR"
         )
-    written = {name: path for name, path in outputs.items() if counts[name] or name != "unreadable"}
     places = run.table([*Origin.__dataclass_fields__]).to_pylist()
+    lost = [name == "unreadable" and not place["sha256"] for place, name in zip(places, fate, strict=True)]
+    not_copied = sum(lost)
+    wanted = counts["unreadable"] > not_copied
+    written = {name: path for name, path in outputs.items() if wanted or name != "unreadable"}
     with disk.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _sweep((audit, *outputs.values()))
         table = pa.Table.from_pandas(decisions, preserve_index=False)
-        table = table.replace_schema_metadata({**table.schema.metadata, AUDITED: str(reader.path)})
+        table = table.replace_schema_metadata(
+            {**table.schema.metadata, AUDITED: json.dumps(run.info["input"]["paths"])}
+        )
         if not audit.exists():
             # The audit comes first: outputs that a killed filter leaves are then known for its own.
             disk.write_table(audit, table)
-        origins = (Origin(**place) for place in places)
-        reader.divide(zip(origins, fate, strict=True), written)
+        told_apart = zip(places, fate, lost, strict=True)
+        reader.divide(((Origin(**place), name) for place, name, gone in told_apart if not gone), written)
         # One that is there belongs to the outputs there are, until these.
         disk.write_table(audit, table)
         if "unreadable" not in written:
             # One left from an earlier filter would belong to other files.
             disk.remove(outputs["unreadable"])
         written["decisions"] = audit
-    return Filtered(decisions, by_rule, counts, written)
+    return Filtered(decisions, by_rule, counts, written, not_copied)
 
 
 def _sweep(outputs: Sequence[Path]) -> None:
@@ -111,11 +121,13 @@ def _runs(process: int) -> bool:
     return True
 
 
-def _audited(audit: Path) -> str | None:
-    """The input that a file of decisions is about; None where it is not one of ours."""
+def _audited(audit: Path) -> list[Path] | None:
+    """The paths of the input that a file of decisions is about; None where it is not one of ours."""
     try:
         metadata = pq.read_schema(audit).metadata or {}
     except (OSError, pa.ArrowInvalid):
         return None
-    named = metadata.get(AUDITED)
-    return named.decode() if named is not None else None
+    try:
+        return [Path(path) for path in json.loads(metadata[AUDITED])]
+    except (KeyError, ValueError, TypeError):
+        return None

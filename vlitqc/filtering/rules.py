@@ -11,11 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vlitqc.analysis.verdict import CURES
+from vlitqc.analysis.issues import KINDS
 from vlitqc.errors import UnknownName, UsageError
-
-ISSUE_KINDS = (*CURES, "near_duplicate_image", "rare_task", "small_image")
-"""The kinds that vlitqc itself reports; a third party's metric may bring more."""
 
 _PERCENTILE = re.compile(r"p(\d+(?:\.\d+)?)")
 
@@ -97,7 +94,7 @@ class HasIssue:
 
         Raises UnknownName for a kind that vlitqc does not know either.
         """
-        known = {"error", *ISSUE_KINDS, *issues["kind"]}
+        known = {"error", *KINDS, *issues["kind"]}
         if self.kind not in known:
             raise UnknownName("kind of issue", self.kind, known)
         field = "severity" if self.kind == "error" else "kind"

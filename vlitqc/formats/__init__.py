@@ -5,6 +5,7 @@ A format is an entry point of the group ``vlitqc.formats``: a class that fits ``
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -34,8 +35,8 @@ _SIGNATURES = (
     (b"SQLite format 3\0", "an SQLite database", "export its table as JSON lines or CSV"),
     (b"\x89HDF", "an HDF5 file", "export its records as JSON lines or Parquet"),
     (b"%PDF-", "a PDF document", "pass the file that holds the records"),
-    (b"<", "HTML or XML, perhaps the page of a failed download", "fetch the data itself"),
 )
+_MARKUP = (b"<", "HTML or XML, perhaps the page of a failed download", "fetch the data itself")
 
 
 class Reader(Protocol):
@@ -101,6 +102,9 @@ class Format(Protocol):
     rank: int
     """Formats are asked in rising order of rank; the first that fits reads. The special before the general."""
 
+    # ``text: bool = False``, optional: whether a file that is asked for in this format is opened as it also where
+    # ``fits`` says no, so long as it is text. The class then raises FormatError for what it cannot open.
+
     def fits(self, path: Path, head: bytes) -> bool:
         """Whether ``path`` has this format.
 
@@ -152,8 +156,20 @@ def open_input(
         raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
 
 
+def check_name(path: Path) -> None:
+    """Raise InputError for a path that is no UTF-8: tables and most libraries cannot hold it."""
+    if shown(path) != str(path):
+        raise InputError(f"{shown(path)}: this name is not UTF-8; rename it")
+
+
+def shown(path: Path) -> str:
+    """A path as text that is valid everywhere: a byte that is no UTF-8, ``0xff``, is spelled ``\\udcff``."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
 def open_path(path: Path, format: str | None, names: Names) -> Reader:
     """A reader for one file or folder; raises as ``open_input`` does."""
+    check_name(path)
     head = _head(path)
     if format is not None:
         named: Format = find(FORMATS, format).load()
@@ -161,7 +177,7 @@ def open_path(path: Path, format: str | None, names: Names) -> Reader:
             from vlitqc.formats.folder import of_format
 
             return of_format(path, names, format, named)
-        if not named.fits(path, head):
+        if not named.fits(path, head) and not (getattr(named, "text", False) and _is_text(head)):
             raise FormatError(
                 f"{path} is not {format}: it begins with {_excerpt(head)!r}; leave the format out to have it detected"
             )
@@ -172,7 +188,7 @@ def open_path(path: Path, format: str | None, names: Names) -> Reader:
     for candidate in sorted(known.values(), key=lambda form: form.rank):
         if candidate.fits(path, head):
             return candidate(path, names)
-    for signature, what, cure in _SIGNATURES:
+    for signature, what, cure in (*_SIGNATURES, _MARKUP):
         if head.startswith(signature):
             raise FormatError(f"{path} is {what}; {cure}")
     what = "binary data" if b"\0" in head else f"text that begins with {_excerpt(head)!r}"
@@ -186,6 +202,8 @@ def _head(path: Path) -> bytes:
     if path.is_dir():
         return b""
     if not path.exists():
+        if _is_loop(path):
+            raise InputError(f"{path} is a loop of links, which leads to no file; link it to the file itself")
         raise InputError(f"{path} does not exist; check the path (relative to {Path.cwd()})")
     if not path.is_file():
         raise InputError(
@@ -202,6 +220,18 @@ def _head(path: Path) -> bytes:
     if not head.strip():
         raise InputError(f"{path} is empty; expected a JSON list of records, or one JSON record a line")
     return head
+
+
+def _is_text(head: bytes) -> bool:
+    return b"\0" not in head and not head.startswith(tuple(signature for signature, _, _ in _SIGNATURES))
+
+
+def _is_loop(path: Path) -> bool:
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        return isinstance(error, OSError) and error.errno == errno.ELOOP
+    return False
 
 
 def _excerpt(head: bytes) -> str:

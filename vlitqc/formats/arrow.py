@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -137,7 +138,7 @@ class _Index:
             at = end
 
     def _add(self, row: int, rows: int, fault: str) -> None:
-        self.parts.append(Part(f"record batch {len(self.parts) + 1}", row, rows, _Lost(fault)))
+        self.parts.append(Part(f"record batch {len(self.parts) + 1}", row, rows, partial(_lost, fault)))
 
 
 def _has_footer(file: BinaryIO, size: int) -> bool:
@@ -217,14 +218,9 @@ class _Slices:
         return slices_of(batch)
 
 
-class _Lost:
+def _lost(fault: str) -> Iterator[Any]:
     """A record batch that is not there."""
-
-    def __init__(self, fault: str) -> None:
-        self._fault = fault
-
-    def __call__(self) -> Iterator[Any]:
-        raise ValueError(self._fault)
+    raise ValueError(fault)
 
 
 class _Pieces:

@@ -15,8 +15,8 @@ from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
-from vlitqc.errors import InputError, UsageError
-from vlitqc.formats import HEAD_BYTES, Reader, open_path
+from vlitqc.errors import InputError, NoConversation, UsageError
+from vlitqc.formats import HEAD_BYTES, Reader, open_path, shown
 from vlitqc.formats.conversation import read_media
 from vlitqc.formats.names import Names
 from vlitqc.formats.writing import wholes
@@ -47,22 +47,24 @@ class Part:
 
     ``kind`` opens it in place of detection; ``files`` are further files that its records come from; ``output`` is
     the file that it is written back to, where that is not ``path``; ``pictures`` is the folder that its media are
-    relative to, where that is known; ``always``: it is written into every target, also without a record.
+    relative to, where that is known; ``always``: it is written into every target, also without a record;
+    ``optional``: beside other data it is left aside where it holds no conversation.
     """
 
     path: Path
     names: Names
     format: str | None = None
-    kind: Callable[[Path, Names], Reader] | None = None
+    kind: Callable[[Part], Reader] | None = None
     files: tuple[Path, ...] = ()
     output: Path | None = None
     pictures: Path | None = None
     always: bool = False
+    optional: bool = False
 
     def open(self) -> Reader:
         """Raises InputError or OSError."""
         if self.kind is not None:
-            return self.kind(self.path, self.names)
+            return self.kind(self)
         return open_path(self.path, self.format, self.names)
 
 
@@ -70,8 +72,8 @@ class Collection:
     """Parts read one after another, their records numbered through; ``path`` is the folder that holds all.
 
     A part that cannot be opened is one Unreadable record with the issue ``unreadable_file``, and the rest goes on.
-    ``companions`` are small files that ``divide`` copies into every target. ``notes`` says in sentences what is
-    left out. No file is open but the one that is being read.
+    ``companions`` are small files that ``divide`` copies into every target. ``members`` are the folders with a
+    format of their own among the parts. No file is open but the one that is being read.
     """
 
     name: str = "folder"
@@ -90,9 +92,11 @@ class Collection:
     ) -> None:
         self.path = absolute(path)
         self.parts = tuple(parts)
-        self.companions = tuple(companions)
-        self.notes = tuple(notes)
         self.members = tuple(members)
+        inner = (file for member in self.members for file in member.companions)
+        self.companions: tuple[Path, ...] = (*companions, *inner)
+        self._notes = (*notes, *(note for member in self.members for note in member.notes))
+        self._aside: dict[int, str] = {}
         self._others = dict(others or {})
         self._opened: dict[int, Reader] = {}
 
@@ -103,6 +107,11 @@ class Collection:
     def files(self) -> tuple[Path, ...]:
         """Every file of every part that can be opened now: what cannot has no content to be compared later."""
         return tuple(file for files in self._files for file in files if os.access(file, os.R_OK))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is left out, in sentences; of what is left aside while reading, when it has been read."""
+        return (*self._notes, *(f"{told}; left aside" for told in self._aside.values()))
 
     @cached_property
     def others(self) -> Mapping[str, int]:
@@ -118,7 +127,7 @@ class Collection:
 
     @cached_property
     def _place(self) -> dict[str, int]:
-        return {str(path): at for at, part in enumerate(self.parts) for path in (part.path, *part.files)}
+        return {shown(path): at for at, part in enumerate(self.parts) for path in (part.path, *part.files)}
 
     @cached_property
     def _sizes(self) -> list[int]:
@@ -146,19 +155,28 @@ class Collection:
     def records(self, first_row: int = 0) -> Iterator[Record]:
         """Every record of every part."""
         row = first_row
+        aside: dict[int, NoConversation] = {}
         for at in range(len(self.parts)):
-            for record in self._records(at, row):
+            for record in self._records(at, row, aside):
                 yield record
                 row += 1
+        if row > first_row:
+            self._aside = {at: str(error) for at, error in aside.items()}
+        else:
+            for row, (at, error) in enumerate(aside.items(), first_row):
+                yield self._unreadable(at, row, error)
 
-    def _records(self, at: int, row: int) -> Iterator[Record]:
+    def _records(self, at: int, row: int, aside: dict[int, NoConversation]) -> Iterator[Record]:
         prefix = self._prefix(at)
         try:
             for record in self._reader(at).records(row):
                 row += 1
                 yield _rebased(record, prefix)
         except (InputError, OSError) as error:
-            yield self._unreadable(at, row, error)
+            if isinstance(error, NoConversation) and self.parts[at].optional:
+                aside[at] = error
+            else:
+                yield self._unreadable(at, row, error)
 
     def _prefix(self, at: int) -> str | None:
         pictures = self.parts[at].pictures
@@ -167,12 +185,14 @@ class Collection:
     def _unreadable(self, at: int, row: int, error: Exception | None) -> Unreadable:
         path = self.parts[at].path
         size, digest = _fingerprint(path)
-        told = str(error) if isinstance(error, InputError) else f"{path} cannot be read to its end"
+        told = str(error) if isinstance(error, InputError) else f"{shown(path)} cannot be read to its end"
         if isinstance(error, OSError):
-            told = f"{path} cannot be read ({error.strerror or error})"
-        origin = Origin(str(path), row, WHOLE_FILE, 0, size, digest)
+            told = f"{shown(path)} cannot be read ({error.strerror or error})"
+        origin = Origin(shown(path), row, WHOLE_FILE, 0, size, digest)
         return Unreadable(
-            origin, (Issue("unreadable_file", "error", told, origin.file, WHOLE_FILE, row),), path.name
+            origin,
+            (Issue("unreadable_file", "error", told, origin.file, WHOLE_FILE, row),),
+            Path(origin.file).name,
         )
 
     def record(self, origin: Origin) -> Record:
@@ -206,7 +226,8 @@ class Collection:
         """A folder for each target, with the file names of the input: of each file, the records that go there.
 
         A file that is one unreadable record is copied whole; one whose bytes cannot be had stays where it is.
-        Raises UsageError also where a target is a folder that the input lies in.
+        Raises UsageError also where a target is a folder that the input lies in; InputError where the files of
+        ``places`` come in another order than the input's.
         """
         for target in targets.values():
             if self.path.resolve().is_relative_to(target.resolve()):
@@ -221,7 +242,10 @@ class Collection:
             done = set()
             for at, group in groupby(places, key=lambda place: self._at(place[0])):
                 if at in done:
-                    raise ValueError("the places are not in the order of the input")
+                    raise InputError(
+                        f"the records come not in the order of {self.path}, but go back to {self.parts[at].path}; "
+                        "score the input again"
+                    )
                 self._divide(at, group, drafts)
                 done.add(at)
             for at, part in enumerate(self.parts):
@@ -361,7 +385,7 @@ def named_as_data(name: str) -> bool:
 
 def gather(given: Sequence[str | Path], format: str | None, names: Names) -> Reader:
     """What ``open_input`` opens: the file's or folder's own reader if it is one, else a collection of all."""
-    found = _distinct(path for text in given for path in _expand(text))
+    found = _distinct(path for text in given for path in _expand(text, format, names))
     if len(found) == 1:
         return _open_one(found[0], format, names)
     if format == Collection.name:
@@ -370,7 +394,7 @@ def gather(given: Sequence[str | Path], format: str | None, names: Names) -> Rea
     members: list[Collection] = []
     notes: list[str] = []
     for path in found:
-        if not is_folder(path):
+        if not is_folder(path) and not _is_catalogue(path, format):
             parts.append(_file(path, format, names))
             continue
         try:
@@ -386,7 +410,9 @@ def gather(given: Sequence[str | Path], format: str | None, names: Names) -> Rea
             parts += reader.parts
         else:
             parts.append(Part(path, names, format, files=reader.files))
-    parts = distinct_parts(parts)
+    # A file that is also given by itself is read as the folder or catalogue reads it.
+    known = {identity(part.path): part for member in members for part in member.parts}
+    parts = distinct_parts([known.get(identity(part.path), part) for part in parts])
     pictures = [part for part in parts if part.kind is not None]
     if pictures and len(pictures) < len(parts):
         # Beside files of records, a folder of nothing but pictures is where theirs are.
@@ -396,13 +422,7 @@ def gather(given: Sequence[str | Path], format: str | None, names: Names) -> Rea
         raise InputError("; ".join(notes))
     homes = [part.path if is_folder(part.path) else part.path.parent for part in parts]
     common = os.path.commonpath([*homes, *(member.path for member in members)])
-    return Collection(
-        Path(common),
-        parts,
-        companions=[path for member in members for path in member.companions],
-        notes=[*notes, *(note for member in members for note in member.notes)],
-        members=members,
-    )
+    return Collection(Path(common), parts, notes=notes, members=members)
 
 
 def _open_one(path: Path, format: str | None, names: Names) -> Reader:
@@ -438,7 +458,16 @@ def _names_pictures(path: Path) -> bool:
         return b'"image_ids"' in file.read(HEAD_BYTES)
 
 
-def _expand(text: str | Path) -> list[Path]:
+def _is_catalogue(path: Path, format: str | None) -> bool:
+    """Whether a file is LLaMA-Factory's list of others: like a folder, it is read as the files that it lists."""
+    from vlitqc.formats.llama_factory import INFO, LlamaFactory, catalogue
+
+    return path.name == INFO and format in (None, LlamaFactory.name) and bool(catalogue(path))
+
+
+def _expand(text: str | Path, format: str | None, names: Names) -> list[Path]:
+    from vlitqc.formats.folder import is_settings
+
     path = Path(text)
     if os.path.lexists(path) or not _MAGIC.search(str(text)):
         return [path]
@@ -461,7 +490,13 @@ def _expand(text: str | Path) -> list[Path]:
             "** for folders within folders"
         )
     # A pattern such as data/* meets pictures and notes too; one such as data/*.txt means what it says.
-    data = [match for match in matches if not is_folder(match) and named_as_data(match.name)]
+    data = [
+        match
+        for match in matches
+        if not is_folder(match)
+        and named_as_data(match.name)
+        and (_is_catalogue(match, format) or not is_settings(match, names))
+    ]
     return data or matches
 
 

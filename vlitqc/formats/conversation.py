@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from vlitqc.formats.endings import A_PICTURE
 from vlitqc.formats.names import Names
 from vlitqc.media_tokens import TOKENS, strip_media_tokens
 from vlitqc.types import Issue, Media, Origin, Record, Sample, Severity, Turn, Unreadable
@@ -30,7 +31,7 @@ INPUT_KEYS = ("input", "inputs")
 RESPONSE_KEYS = (
     "output", "outputs", "response", "completion", "answer", "multiple_choice_answer", "answers", "chosen", "label",
 )  # fmt: skip
-CHOSEN_KEYS = ("chosen", "preferred_output")
+CHOSEN_KEYS = ("chosen", "preferred_output", "completion", "response", "answer")
 CAPTION_KEYS = ("caption", "captions", "text", "TEXT", "alt_text")
 ID_KEYS = ("id", "_id", "uid", "sample_id", "question_id", "__key__")
 
@@ -124,7 +125,7 @@ TRANSCRIPTS: Mapping[str, re.Pattern[str]] = {
 
 _BASE64_MIN = 512  # shorter texts are taken for paths
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
-_PICTURE = re.compile(r"data:image/|[^\s<>]{1,2000}\.(?:png|jpe?g|webp|gif|bmp|tiff?|avif)$", re.IGNORECASE)
+_PICTURE = re.compile(rf"data:image/|[^\s<>]{{1,2000}}{A_PICTURE}$", re.IGNORECASE)
 _SHOWN = 24
 _TOO_DEEP = "nested too deeply to be read"
 _NOUNS = {"image": "pictures", "video": "videos", "audio": "sounds"}
@@ -151,7 +152,7 @@ def read_conversation(fields: Mapping[str, Any], origin: Origin, names: Names | 
         problem = _TOO_DEEP
 
     def issue(kind: str, severity: Severity, detail: str) -> Issue:
-        return Issue(kind, severity, detail, origin.file, origin.line, origin.row, id)
+        return Issue.at(origin, kind, severity, detail, id)
 
     if problem:
         keys = ", ".join(map(str, list(fields)[:12])) or "none"
@@ -224,6 +225,7 @@ class _Draft:
     marks: set[str] = field(default_factory=set)
     issues: list[tuple[str, Severity, str]] = field(default_factory=list)
     listed: Counter[Kind] = field(default_factory=Counter)  # media that a field lists
+    unshown: Counter[object] | None = None  # of those, the ones that no message has named so far
     unnamed: Counter[Kind] = field(default_factory=Counter)  # content parts that stand for a listed medium
     named: Counter[Kind] = field(default_factory=Counter)  # content parts and tags that bring their own
     needs_instruction: bool = True
@@ -260,6 +262,19 @@ class _Draft:
         self.media += found
         self.listed[kind] += len(found)
 
+    def show(self, kind: Kind, value: Any) -> list[Media]:
+        """Add media that a message names; those that no field lists, or that were shown before."""
+        if self.unshown is None:
+            self.unshown = Counter(map(_identity, self.media))
+        new = []
+        for medium in read_media(kind, value):
+            if self.unshown[who := _identity(medium)]:
+                self.unshown[who] -= 1
+            else:
+                new.append(medium)
+        self.media += new
+        return new
+
     def ask(self, text: str) -> None:
         """Add to the instruction; after a response, a new turn begins."""
         if not self.turns or self.turns[-1][1]:
@@ -295,7 +310,7 @@ class _Draft:
         for kind, places in MESSAGE_MEDIA.items():
             for key in places:
                 if _is_filled(message.get(key)):
-                    self.add(kind, message[key])
+                    self.listed[kind] += len(self.show(kind, message[key]))
         self.say(str(role), self.content(message))
         return True
 
@@ -333,9 +348,8 @@ class _Draft:
         if kind is None:
             text = next((part[key] for key in CONTENT_KEYS if isinstance(part.get(key), str)), None)
             return self._tags(text) if text is not None else _plain(part)
-        found = read_media(kind, part)
+        found = self.show(kind, part)
         self.wants_tokens = False
-        self.media += found
         self.named[kind] += len(found)
         self.unnamed[kind] += not found
         return ""
@@ -343,14 +357,11 @@ class _Draft:
     def _tags(self, text: str) -> str:
         if "</" not in text:
             return text
-        known = {m.reference for m in self.media}
         for kind, token in TOKENS.items():
             for match in token.finditer(text):
                 path = next((p.strip() for p in match.groups() if p and p.strip()), "")
-                # The same picture may be in a field as well, and be shown again in a later turn.
-                if path and (path not in known or self.named[kind]):
-                    self.media += read_media(kind, path)
-                    self.named[kind] += 1
+                if path:
+                    self.named[kind] += len(self.show(kind, path))
         return text
 
     def check_turns(self, turns: Sequence[Turn]) -> None:
@@ -415,7 +426,7 @@ def _read_messages(fields: _Fields, draft: _Draft) -> str | None:
 
 
 def _read_chosen(fields: _Fields, draft: _Draft, asked: str) -> None:
-    """The better of two answers to a conversation that ends with a question."""
+    """The answer, or the better of two, to a conversation that ends with a question."""
     keys = (fields.names["response"],) if "response" in fields.names else CHOSEN_KEYS
     for key in keys:
         chosen = _at(fields.held, key)
@@ -440,7 +451,9 @@ def _rows(value: Any) -> list[Any] | None:
 
 
 def _read_pair(fields: _Fields, draft: _Draft) -> str | None:
-    asked, instruction = fields.first("instruction", lambda value: isinstance(value, str | list))
+    asked, instruction = fields.first(
+        "instruction", lambda value: isinstance(value, str | list | int | float)
+    )
     if not asked and "question_id" in fields.held and isinstance(fields.held.get("text"), str):
         asked, instruction = "text", fields.held["text"]
     if not asked and "response" not in fields.names:
@@ -495,10 +508,17 @@ def _read_caption(fields: _Fields, draft: _Draft) -> str | None:
     draft.needs_instruction = draft.wants_tokens = False
     for text in caption.split(_EOC) if isinstance(caption, str) else caption:
         if text:
-            draft.turns.append(([], [draft.text(text.strip() if isinstance(text, str) else text)]))
+            draft.turns.append(([], [draft.text(_caption(text))]))
     if isinstance(caption, str) and ("<__dj__" in caption or _EOC in caption):
         draft.marks.add("dj")
     return ""
+
+
+def _caption(said: Any) -> Any:
+    """The text of a caption that is an object, such as COCO's."""
+    if isinstance(said, dict):
+        said = next((said[key] for key in CAPTION_KEYS if isinstance(said.get(key), str)), said)
+    return said.strip() if isinstance(said, str) else said
 
 
 def _read_transcript(text: str, draft: _Draft) -> bool:
@@ -577,6 +597,12 @@ def read_media(kind: Kind, value: Any) -> list[Media]:
     if isinstance(value, list) and not (kind == "video" and _is_frames(value)):
         return [m for item in value for m in _single(kind, item)]
     return list(_single(kind, value))
+
+
+def _identity(medium: Media) -> object:
+    """What two mentions of one medium have in common: its path, or its bytes where there is no path."""
+    named = not medium.reference.startswith("data:")
+    return medium.kind, medium.reference if named else medium.data or medium.reference
 
 
 def _is_frames(value: list[Any]) -> bool:

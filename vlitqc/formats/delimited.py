@@ -1,10 +1,13 @@
 """CSV and TSV: rows found by their bytes, so that a broken one costs only itself.
 
 Whether the first row is a header is decided in this order. It is none where a column is mapped by its number, and
-one where a mapped column is among its cells. It is none where a cell is empty (the first may be), repeated, a
-number, a picture's path, a URL, base64 or a longer text than a name. Else it is one where a cell is a field's known
-name, where a column below it holds nothing but numbers and pictures, or where its cells are at most three words
-long and those of some column below are longer on average.
+one where a mapped column is among its cells. It is none where a cell is a picture's path, a URL or base64, else one
+where a cell is a field's known name. It is none where a cell is empty (the first may be), repeated, a number or a
+longer text than a name. Else it is one where a column below it holds nothing but numbers and pictures, or where its
+cells are at most three words long and those of some column below are longer on average.
+
+Lines end with CR alone where no LF is in sight, as on old Macs. A quote within a quoted field is written twice or
+after a backslash, whichever makes more regular rows. A first line ``sep=;``, as Excel has it, is obeyed and kept.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
-from vlitqc.errors import FormatError, InputError
+from vlitqc.errors import FormatError, InputError, NoConversation
 from vlitqc.formats import HEAD_BYTES, PACKED
 from vlitqc.formats.conversation import (
     CAPTION_KEYS,
@@ -32,10 +35,11 @@ from vlitqc.formats.conversation import (
     RESPONSE_KEYS,
     read_conversation,
 )
+from vlitqc.formats.endings import A_PICTURE
 from vlitqc.formats.names import Names
 from vlitqc.formats.streams import Content
 from vlitqc.formats.writing import wholes
-from vlitqc.types import Issue, Origin, Record, Sample, Severity, Unreadable
+from vlitqc.types import Issue, Origin, Record, Sample, Unreadable
 
 MAX_ROW_BYTES = 1 << 28
 """A longer row is reported as unreadable: memory stays bounded whatever the file holds."""
@@ -49,8 +53,8 @@ REGULAR = 0.9
 """The share of rows with the same number of fields in a table whose header holds no field that is known."""
 
 _STEP = 1 << 18
-_BOM = b"\xef\xbb\xbf"
-_PICTURE = re.compile(r"\S.{0,1000}\.(?:jpe?g|png|webp|gif|bmp|tiff?|avif|jp2)(?:\?\S*)?", re.IGNORECASE)
+_TOLD = re.compile(rb'"?sep=(.)"?(?:\r?\n|\r)', re.IGNORECASE)
+_PICTURE = re.compile(rf"\S.{{0,1000}}{A_PICTURE}(?:\?\S*)?", re.IGNORECASE)
 _URL = re.compile(r"(?:https?|s3|gs)://\S+|data:image/\S+", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{200,}={0,2}")
 _NUMBER = re.compile(r"[-+]?[0-9][0-9.,]*(?:[eE][-+]?[0-9]+)?|nan", re.IGNORECASE)
@@ -65,9 +69,13 @@ _MAPPED_LISTS = ("messages", "history", "image", "video", "audio")
 
 
 class _Delimited:
-    """A table as text: a record a row."""
+    """A table as text: a record a row.
+
+    Raises FormatError where no separator makes columns, NoConversation where no column holds one.
+    """
 
     name: ClassVar[str]
+    text: ClassVar[bool] = True
     separators: ClassVar[tuple[bytes, ...]]
 
     @classmethod
@@ -75,7 +83,15 @@ class _Delimited:
         """Whether the text is regular under one of the separators, with columns that are known by their names or
         look like pictures and captions; a name that ends like a table's makes up for that.
         """
-        return _separator(path, head) in cls.separators
+        found = _likeliest(head, (*Tsv.separators, *Csv.separators))
+        if found is None or found.dialect.separator not in cls.separators:
+            return False
+        # What JSON, XML and web pages begin with, however regular their commas; a first column may be JSON as well.
+        if head.lstrip()[:1] in ((b"<",) if found.dialect.separator == b"\t" else (b"{", b"[", b"<")):
+            return False
+        packed = path.suffix if path.suffix in PACKED else ""
+        hinted = path.name.removesuffix(packed).lower().endswith((".csv", ".tsv", ".tab", ".psv"))
+        return found.known or (found.share >= REGULAR and hinted)
 
     def __init__(self, path: Path, names: Names) -> None:
         self.path = path
@@ -83,9 +99,18 @@ class _Delimited:
         self._content = Content(path)
         self.layers = self._content.layers
         with self._content.open() as stream:
-            self._separator = _separator(path, stream.read(HEAD_BYTES))
-            stream.seek(self._content.start)
-            rows, starts = _sample(stream, self._separator)
+            head = stream.read(HEAD_BYTES)
+            found = _likeliest(head, self.separators)
+            if found is None:
+                marks = " ".join("tabs" if mark == b"\t" else mark.decode() for mark in self.separators)
+                raise FormatError(
+                    f"{path} is not {self.name}: no two columns between {marks} go through most of its first rows; "
+                    "leave the format out to have it detected"
+                )
+            self._dialect = found.dialect
+            told = _TOLD.match(head)
+            stream.seek(self._content.start + (told.end() if told else 0))
+            rows, starts = _sample(stream, self._dialect, line=2 if told else 1)
         width = _width(rows) or len(rows[0])
         table = [row for row in rows if len(row) == width]
         self._layout = _layout(table, names)
@@ -103,13 +128,20 @@ class _Delimited:
         refused = (NO_CONVERSATION, _NOT_MAPPED)
         if rows and all(isinstance(r, Unreadable) and r.issues[0].detail.startswith(refused) for r in read):
             columns = self._layout.columns
+            shown = ", ".join(columns[:12])
+            first = ", ".join(cell[:20] for cell in rows[0][:12])
+            headless = "" if self._layout.header else f" (for want of a header; the first row is {first})"
+            for ours, theirs in self.names.fields.items():
+                if not {theirs, theirs.partition(".")[0]} & set(columns):
+                    raise NoConversation(
+                        f"{self.path} has no column '{theirs}', which is mapped to {ours}; its columns are "
+                        f"{shown}{headless}; map {ours} to one of these"
+                    )
             found = {role: columns[at] for role, at in _roles(rows).items() if role != "id"}
             pairs = (f"{role}={found.get(role, 'COLUMN')}" for role in ("image", "caption"))
             told = [f"--map {shlex.quote(pair)}" for pair in pairs]
-            first = ", ".join(cell[:20] for cell in rows[0][:12])
-            headless = "" if self._layout.header else f" (for want of a header; the first row is {first})"
-            raise FormatError(
-                f"{self.path} is a table with the columns {', '.join(columns[:12])}{headless}, and none of them is "
+            raise NoConversation(
+                f"{self.path} is a table with the columns {shown}{headless}, and none of them is "
                 f"known to hold a conversation; say which do, such as {' '.join(told)}, or --map instruction=COLUMN "
                 "--map response=COLUMN"
             )
@@ -129,7 +161,7 @@ class _Delimited:
         """Every row; blank lines are none. Memory does not grow with the file."""
         with self._content.open() as stream:
             stream.seek(self._begin[0])
-            rows = _Rows(stream, self._separator, len(self._layout.columns), line=self._begin[1])
+            rows = _Rows(stream, self._dialect, len(self._layout.columns), line=self._begin[1])
             held: Record | None = None
             for number, row in enumerate(rows, first_row):
                 if held is not None:
@@ -139,7 +171,7 @@ class _Delimited:
                 held = self._record(replace(row, fault=_CUT) if cut else row, number)
             if held is not None and stream.fault is not None:
                 told = f"what follows this record is lost: {stream.fault}"
-                issue = _issue("damaged_file", "warning", told, held.origin, held.id)
+                issue = Issue.at(held.origin, "damaged_file", "warning", told, held.id)
                 held = replace(held, issues=(*held.issues, issue))
             if held is not None:
                 yield held
@@ -155,7 +187,7 @@ class _Delimited:
                 f"{self.path} cannot be read ({error.strerror}); put it back and try again"
             ) from error
         raw.seek(0)
-        rows = _Rows(raw, self._separator, len(self._layout.columns), line=origin.line)
+        rows = _Rows(io.BufferedReader(raw), self._dialect, len(self._layout.columns), line=origin.line)
         nothing = Row(origin.start, origin.end, origin.line, b"", fault=_CUT)
         return self._record(next(iter(rows), nothing), origin.row, origin)
 
@@ -189,15 +221,16 @@ class _Delimited:
                 "the file has changed since it was read; score it again"
             )
         if ending and origin.end > origin.start:
-            after = source.read(2)
-            target.write(after if after == b"\r\n" else after[:1] if after[:1] == b"\n" else b"")
+            after, end = source.read(2), self._dialect.end
+            crlf = after == b"\r\n" and end == b"\n"
+            target.write(after if crlf else after[:1] if after[:1] == end else b"")
 
     def _record(self, row: Row, number: int, origin: Origin | None = None) -> Record:
         if origin is None:
             digest = row.sha256 or hashlib.sha256(row.raw or b"").hexdigest()
             origin = Origin(str(self.path), number, row.line, row.start, row.end, digest)
         if row.fault is not None:
-            return Unreadable(origin, (_issue(row.fault[0], "error", row.fault[1], origin),))
+            return Unreadable(origin, (Issue.at(origin, row.fault[0], "error", row.fault[1]),))
         broken = ""
         texts = []
         for at, cell in enumerate(row.cells, 1):
@@ -205,12 +238,12 @@ class _Delimited:
                 texts.append(cell.decode("utf-8"))
             except UnicodeDecodeError as error:
                 told = f"not valid UTF-8: byte {cell[error.start]:#04x} at byte {error.start} of field {at}"
-                return Unreadable(origin, (_issue("malformed_record", "error", told, origin),))
+                return Unreadable(origin, (Issue.at(origin, "malformed_record", "error", told),))
             if b"\0" in cell:
                 broken = f"field {at} holds NUL characters: {cell.count(0)}"
         record = read_conversation(self._fields(texts), origin, self.names)
         if broken and isinstance(record, Sample):
-            issue = _issue("broken_character", "warning", broken, origin, record.id)
+            issue = Issue.at(origin, "broken_character", "warning", broken, record.id)
             return replace(record, issues=(*record.issues, issue))
         return record
 
@@ -236,10 +269,6 @@ class Tsv(_Delimited):
     name = "tsv"
     rank: ClassVar[int] = 81
     separators = (b"\t",)
-
-
-def _issue(kind: str, severity: Severity, detail: str, origin: Origin, id: str = "") -> Issue:
-    return Issue(kind, severity, detail, origin.file, origin.line, origin.row, id)
 
 
 def _value(text: str) -> Any:
@@ -268,35 +297,59 @@ class _Layout:
     lists: frozenset[str]
 
 
-def _separator(path: Path, head: bytes) -> bytes:
-    """What separates the values of the table that ``head`` begins, or nothing where it begins none."""
-    text = head.removeprefix(_BOM)
-    if text.lstrip()[:1] in (b"", b"{", b"[", b"<"):
-        return b""  # what JSON, XML and web pages begin with, however regular their commas
+@dataclass(frozen=True, slots=True)
+class _Dialect:
+    """What separates values, what ends lines, and whether a backslash stands before a quote in a quoted field."""
+
+    separator: bytes
+    end: bytes = b"\n"
+    escaped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A dialect that makes a table of a text; ``known``: with something to read; ``share``: of regular rows."""
+
+    known: bool
+    share: float
+    width: int
+    dialect: _Dialect
+
+    def rank(self) -> tuple[Any, ...]:
+        """More is likelier."""
+        mark = self.dialect.separator
+        regular = self.known or self.share >= REGULAR
+        return self.known, regular, mark == b"\t", self.share, not self.dialect.escaped, self.width, mark
+
+
+def _likeliest(head: bytes, separators: Iterable[bytes]) -> _Found | None:
+    """The dialect of the table that ``head`` begins, with one of these separators; None where it begins none."""
+    end = b"\r" if b"\r" in head and b"\n" not in head else b"\n"
+    told = _TOLD.match(head)
+    text = head[told.end() :] if told else head
     found = []
-    for separator in (*Tsv.separators, *Csv.separators):
-        rows = _sample(io.BytesIO(text), separator)[0]
-        if len(head) >= HEAD_BYTES and len(rows) > 1:
-            del rows[-1]
-        if width := _width(rows):
-            table = [row for row in rows if len(row) == width]
-            share = len(table) / len(rows)
-            known = _is_known(table, share)
-            if known or share >= REGULAR:
-                found.append((known, separator == b"\t", share, width, separator))
-    if not found:
-        return b""
-    best = max(found)
-    packed = path.suffix if path.suffix in PACKED else ""
-    hinted = path.name.removesuffix(packed).lower().endswith((".csv", ".tsv", ".tab", ".psv"))
-    return best[-1] if best[0] or hinted else b""
+    for separator in separators:
+        if told and separator != told[1]:
+            continue
+        for escaped in (False, True) if b'\\"' in text else (False,):
+            dialect = _Dialect(separator, end, escaped)
+            rows = _sample(io.BufferedReader(io.BytesIO(text)), dialect)[0]
+            if len(head) >= HEAD_BYTES and len(rows) > 1:
+                del rows[-1]
+            if width := _width(rows):
+                table = [row for row in rows if len(row) == width]
+                share = len(table) / len(rows)
+                found.append(_Found(_is_known(table, share), share, width, dialect))
+    return max(found, key=_Found.rank, default=None)
 
 
-def _sample(file: BinaryIO, separator: bytes) -> tuple[list[list[str]], list[tuple[int, int]]]:
+def _sample(
+    file: io.BufferedReader, dialect: _Dialect, line: int = 1
+) -> tuple[list[list[str]], list[tuple[int, int]]]:
     """The first rows in text, and where and in which line each of them begins."""
     rows, starts = [], []
     n_bytes = 0
-    for row in _Rows(file, separator, None):
+    for row in _Rows(file, dialect, None, line=line):
         n_bytes += row.end - row.start
         rows.append([cell.decode("utf-8", "replace") for cell in row.cells])
         starts.append((row.start, row.line))
@@ -321,17 +374,19 @@ def _is_known(table: Sequence[Sequence[str]], share: float) -> bool:
 def _has_header(table: Sequence[Sequence[str]], names: Names) -> bool:
     first = [cell.strip() for cell in table[0]]
     mapped = {name.partition(".")[0] for name in names.fields.values()}
-    if any(name.isdecimal() for name in mapped):
+    if any(name.isdecimal() and int(name) < len(first) for name in mapped):
         return False
     if mapped & set(first):
+        return True
+    if any(map(_is_picture, first)):
+        return False
+    if any(map(_is_field, first)):
         return True
     said = first if first[0] else first[1:]  # a table written with its row numbers leaves the first one empty
     if len(set(said)) < len(said) or not all(map(_NAME.fullmatch, said)):
         return False
-    if any(_is_number(cell) or _is_picture(cell) for cell in said):
+    if any(map(_is_number, said)):
         return False
-    if any(map(_is_field, said)):
-        return True
     columns = [[row[at] for row in table[1:] if row[at]] for at in range(len(first))]
     if any(column and all(_is_number(c) or _is_picture(c) for c in column) for column in columns):
         return True
@@ -366,7 +421,8 @@ def _roles(rows: Sequence[Sequence[str]]) -> dict[str, int]:
     if pictures:
         found["image"] = pictures[0]
     others = [at for at, column in enumerate(columns) if at not in pictures and any(column)]
-    texts = [at for at in others if not _mostly(columns[at], _is_number) and _mean_words(columns[at]) >= 2]
+    plain = [at for at in others if not (_mostly(columns[at], _is_number) or _mostly(columns[at], _is_json))]
+    texts = [at for at in plain if _mean_words(columns[at]) >= 2]
     if texts:
         found["caption"] = max(texts, key=lambda at: _mean_words(columns[at]))
     names = (at for at in others if at != found.get("caption") and _is_id(columns[at]))
@@ -394,6 +450,10 @@ def _is_field(cell: str) -> bool:
 
 def _is_number(cell: str) -> bool:
     return bool(_NUMBER.fullmatch(cell))
+
+
+def _is_json(cell: str) -> bool:
+    return not isinstance(_value(cell), str)
 
 
 def _words(text: str) -> int:
@@ -440,41 +500,64 @@ class _Rows:
     if a quote in it is left open, or hides other such lines.
     """
 
-    def __init__(self, file: BinaryIO, separator: bytes, width: int | None, *, line: int = 1) -> None:
+    def __init__(
+        self, file: io.BufferedReader, dialect: _Dialect, width: int | None, *, line: int = 1
+    ) -> None:
         self.line = line
         self._file = file
-        self._separator = separator
+        self._separator = dialect.separator
+        self._end = dialect.end
         self._width = width
         self._at = file.tell()
         self._ahead: list[bytes] = []  # lines that were read too early, the next one last
-        mark = re.escape(separator)
-        self._plain = re.compile(rb"[^%s\n]*+" % mark)
-        self._after = re.compile(rb"(%s)|\r?\n|\r?\Z" % mark)
+        mark = re.escape(dialect.separator)
+        self._plain = re.compile(rb"[^%s%s]*+" % (mark, dialect.end))
+        self._after = re.compile((rb"(%s)|\r|\Z" if dialect.end == b"\r" else rb"(%s)|\r*\n|\r*\Z") % mark)
+        self._quoted = _ESCAPED if dialect.escaped else _QUOTED
+        self._twice = _TWICE_ESCAPED if dialect.escaped else _TWICE
 
     def __iter__(self) -> Iterator[Row]:
         while line := self._take():
-            if len(line) >= MAX_ROW_BYTES and not line.endswith(b"\n"):
+            if len(line) >= MAX_ROW_BYTES and not line.endswith(self._end):
                 yield self._too_long(line)
             elif not line.strip(b"\r\n"):
                 self._at += len(line)
                 self.line += 1
             elif b'"' not in line:
-                yield self._row(line, _body(line).split(self._separator))
+                yield self._row(line, self._body(line).split(self._separator))
             else:
                 yield self._quoted_row(line)
 
     def _take(self) -> bytes:
-        return self._ahead.pop() if self._ahead else self._file.readline(MAX_ROW_BYTES)
+        return self._ahead.pop() if self._ahead else self._readline(MAX_ROW_BYTES)
+
+    def _readline(self, limit: int) -> bytes:
+        if self._end == b"\n":
+            return self._file.readline(limit)
+        pieces: list[bytes] = []
+        while (
+            limit and not (pieces and pieces[-1].endswith(self._end)) and (near := self._file.peek(1)[:limit])
+        ):
+            pieces.append(self._file.read(near.find(self._end) + 1 or len(near)))
+            limit -= len(pieces[-1])
+        return b"".join(pieces)
+
+    def _body(self, line: bytes) -> bytes:
+        return line[:-2] if line.endswith(b"\r\n") else line.removesuffix(self._end)
+
+    def _lines(self, text: bytes) -> list[bytes]:
+        *whole, rest = text.split(self._end)
+        return [line + self._end for line in whole] + ([rest] if rest else [])
 
     def _too_long(self, part: bytes) -> Row:
         start, digest = self._at, hashlib.sha256()
         while part:
-            body = part.removesuffix(b"\n")
+            body = part.removesuffix(self._end)
             digest.update(body)
             self._at += len(body)
             if len(body) < len(part):
                 break
-            part = self._file.readline(_STEP)
+            part = self._readline(_STEP)
         fault = ("malformed_record", f"the row is longer than {MAX_ROW_BYTES >> 20} MiB")
         row = Row(start, self._at, self.line, None, (), fault, bool(part), digest.hexdigest())
         self._at += bool(part)
@@ -485,10 +568,12 @@ class _Rows:
         if fault is None and self._width is not None and len(cells) != self._width:
             n = f"{len(cells)} field{'s' * (len(cells) != 1)}"
             fault = ("ragged_row", f"the row has {n}, the table has {self._width} columns")
-        raw = _body(text)
-        row = Row(self._at, self._at + len(raw), self.line, raw, tuple(cells), fault, text.endswith(b"\n"))
+        raw = self._body(text)
+        row = Row(
+            self._at, self._at + len(raw), self.line, raw, tuple(cells), fault, text.endswith(self._end)
+        )
         self._at += len(text)
-        self.line += text.count(b"\n")
+        self.line += text.count(self._end)
         return row
 
     def _quoted_row(self, first: bytes) -> Row:
@@ -515,7 +600,7 @@ class _Rows:
         return self._row(text, cells)
 
     def _first_line(self, line: bytes, told: str) -> Row:
-        cells = _body(line).split(self._separator)
+        cells = self._body(line).split(self._separator)
         as_it_stands = self._separator == b"\t" and len(cells) == self._width
         return self._row(line, cells, None if as_it_stands else ("unbalanced_quote", told))
 
@@ -530,11 +615,11 @@ class _Rows:
 
     def _give_back(self, text: bytes) -> None:
         if text:
-            self._ahead += reversed(_lines(text))
+            self._ahead += reversed(self._lines(text))
 
     def _hides_a_row(self, text: bytes) -> bool:
         """Whether a later line of the row is by itself a row as the table has them."""
-        for line in _lines(text)[1:]:
+        for line in self._lines(text)[1:]:
             try:
                 cells, end = self._split(line)
             except _Quote:
@@ -549,29 +634,24 @@ class _Rows:
         at = 0
         while True:
             if text.startswith(b'"', at):
-                quoted = _QUOTED.match(text, at)
+                quoted = self._quoted.match(text, at)
                 assert quoted is not None
                 after = self._after.match(text, quoted.end())
                 if not quoted[2] or after is None:
                     raise _Quote(len(cells) + 1, lost=not quoted[2])
-                cells.append(quoted[1].replace(b'""', b'"'))
+                cells.append(self._twice.sub(rb"\1", quoted[1]))
             else:
                 plain = self._plain.match(text, at)
                 assert plain is not None
                 after = self._after.match(text, plain.end())
                 assert after is not None
-                cells.append(plain[0] if after[1] else plain[0].removesuffix(b"\r"))
+                cells.append(plain[0].removesuffix(b"\r") if after[0] == b"\n" else plain[0])
             at = after.end()
             if not after[1]:
                 return cells, at
 
 
 _QUOTED = re.compile(rb'"((?:[^"]++|"")*+)("?)')
-
-
-def _body(line: bytes) -> bytes:
-    return line[:-2] if line.endswith(b"\r\n") else line.removesuffix(b"\n")
-
-
-def _lines(text: bytes) -> list[bytes]:
-    return io.BytesIO(text).readlines()
+_TWICE = re.compile(rb'"(")')
+_ESCAPED = re.compile(rb'"((?:[^"\\]++|\\.|"")*+)("?)', re.DOTALL)
+_TWICE_ESCAPED = re.compile(rb'["\\](["\\])')

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -59,12 +60,12 @@ class Walk:
     others: Counter[str] = field(default_factory=Counter)
 
 
-def walk(root: Path, *, whole: bool = True) -> Walk:
+def walk(root: Path, until: Callable[[Path], bool] | None = None) -> Walk:
     """Everything below ``root``, each real folder once.
 
     Links to files are followed, wherever they lead: the Hugging Face cache consists of them. Links to folders are
-    followed only to folders below ``root``. Hidden files and folders, runs (``….vlitqc``) and a filter's outputs
-    are left out. With ``whole`` false the walk ends at the first folder with a data file.
+    followed only to folders below ``root``. Hidden files and folders, runs and a filter's outputs are left out.
+    The walk ends at the first data file that is what ``until`` asks for.
 
     Raises InputError where ``root`` itself cannot be listed.
     """
@@ -72,7 +73,7 @@ def walk(root: Path, *, whole: bool = True) -> Walk:
     real = root.resolve()
     seen = {identity(root)}
     waiting = deque([root])
-    while waiting and (whole or not found.data):
+    while waiting:
         folder = waiting.popleft()
         try:
             with os.scandir(folder) as scan:
@@ -83,6 +84,9 @@ def walk(root: Path, *, whole: bool = True) -> Walk:
                     f"{root} cannot be read ({error.strerror}); check its permissions"
                 ) from error
             found.closed.append(folder)
+            continue
+        if folder != root and is_run(folder):
+            found.others["vlitqc's own"] += 1
             continue
         found.folders.append(folder)
         own = _outputs([entry.name for entry in entries], folder)
@@ -102,9 +106,16 @@ def walk(root: Path, *, whole: bool = True) -> Walk:
                 found.others["devices and pipes"] += 1
             elif named_as_data(entry.name):
                 found.data.append(path)
+                if until is not None and until(path):
+                    return found
             else:
                 found.rest.append(path)
     return found
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run of ours, by its name or by its ``run.json``."""
+    return folder.name.endswith(RUN) or {"plan", "input"} <= small_json(folder / "run.json").keys()
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:
@@ -136,7 +147,8 @@ def _audited(path: Path) -> bool:
     import pyarrow.parquet as pq
 
     try:
-        return AUDITED in (pq.read_schema(path).metadata or {})
+        with path.open("rb") as file:  # pyarrow opens no path that is not UTF-8
+            return AUDITED in (pq.read_schema(file).metadata or {})
     except (OSError, pa.ArrowException):
         return False
 
@@ -160,7 +172,8 @@ def is_settings(path: Path, names: Names) -> bool:
     if not value:
         return False
     telling = {*TELLING, *(theirs.partition(".")[0] for theirs in names.fields.values())}
-    return not telling & value.keys() and not any(map(_holds_objects, value.values()))
+    held = (value, *(inner for inner in value.values() if isinstance(inner, dict)))  # records by id
+    return not any(telling & one.keys() for one in held) and not any(map(_holds_objects, value.values()))
 
 
 def _holds_objects(held: Any) -> bool:
@@ -194,13 +207,14 @@ def data_parts(
     # What lies in a folder with a format of its own is for that format to read or to leave aside.
     for lists in (found.data, found.rest, found.closed):
         lists[:] = [file for file in lists if not owned(file)]
+    settings = {file for file in found.data if is_settings(file, names)}
+    found.others.update("settings" for _ in settings)
+    found.data = [file for file in found.data if file not in settings]
     for file in found.data:
-        if is_settings(file, names):
-            found.others["settings"] += 1
-        elif format is None and is_metadata(file):
+        if format is None and is_metadata(file):
             parts.append(Part(file, names, pictures=file.parent))
         else:
-            parts.append(file_part(file, names, format))
+            parts.append(replace(file_part(file, names, format), optional=format is None))
     parts += [Part(folder, names) for folder in found.closed]
     found.others.update(ending(file.name) or "no ending" for file in found.rest)
     return distinct_parts(sorted(parts, key=lambda part: natural(part.path))), [*members.values()], found
@@ -220,20 +234,17 @@ class Folder(Collection):
         return path.is_dir()
 
     def __init__(self, path: Path, names: Names, format: str | None = None) -> None:
+        from vlitqc.formats.llama_factory import INFO, LlamaFactory, catalogue
+
         root = absolute(path)
-        if root.name.endswith(RUN):
+        if is_run(root):
             raise InputError(f"{path} is a run of vlitqc and no data; pass the data that was scored")
         parts, members, found = data_parts(root, names, format)
+        if not parts and format is None and catalogue(root / INFO):
+            LlamaFactory(root, names)  # says which files it lacks
         if not parts:
             raise InputError(f"{path} holds no data file; {_told(found.others)}")
-        super().__init__(
-            root,
-            parts,
-            companions=[file for member in members for file in member.companions],
-            others=found.others,
-            notes=[note for member in members for note in member.notes],
-            members=members,
-        )
+        super().__init__(root, parts, others=found.others, members=members)
         if format is not None:
             self.name = format
 

@@ -8,39 +8,23 @@ import json
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from vlitqc.errors import FormatError, InputError
-from vlitqc.formats import HEAD_BYTES
+from vlitqc.formats import HEAD_BYTES, check_name, shown
 from vlitqc.formats.collection import Collection, Part, absolute, ending, natural
 from vlitqc.formats.conversation import read_conversation
-from vlitqc.formats.folder import data_parts, walk
+from vlitqc.formats.endings import PICTURES
+from vlitqc.formats.folder import data_parts, is_settings, walk
 from vlitqc.formats.names import Names
 from vlitqc.formats.writing import wholes
 from vlitqc.types import Issue, Origin, Record, Sample, Unreadable
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-PICTURES = frozenset(
-    (
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".ico",
-        ".jp2",
-        ".jpeg",
-        ".jpg",
-        ".pgm",
-        ".png",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    )
-)
 SPLITS = frozenset(("train", "test", "val", "valid", "validation", "dev", "eval", "images", "data"))
 _COLUMN = re.compile(r"(?:.+_)?file_names?")
 
@@ -92,16 +76,18 @@ class ImageFolder(Collection):
         """Whether all data files below a folder are such metadata; or there are none, but pictures."""
         if not path.is_dir():
             return False
+        lists: list[bool] = []
+
+        def is_other(file: Path) -> bool:
+            if not is_settings(file, Names()):
+                lists.append(is_metadata(file))
+            return not all(lists)
+
         try:
-            found = walk(path, whole=False)
-            if found.data and not all(map(is_metadata, found.data)):
-                return False
-            found = walk(path)
+            found = walk(path, until=is_other)
         except InputError:
             return False
-        if found.data:
-            return all(map(is_metadata, found.data))
-        return any(ending(file.name) in PICTURES for file in found.rest)
+        return all(lists) and (bool(lists) or any(map(_is_picture, found.rest)))
 
     def __init__(self, path: Path, names: Names) -> None:
         root = absolute(path)
@@ -109,16 +95,10 @@ class ImageFolder(Collection):
         if found.data:
             parts = [_with_picture_column(part) for part in parts]
         else:
-            pictures = ClassFolders(root, names)
-            parts = [
-                *parts,
-                Part(
-                    root, names, kind=ClassFolders, files=pictures.files,
-                    output=root / METADATA[0], pictures=root,
-                ),
-            ]  # fmt: skip
-            for file in pictures.files:
-                found.others[ending(file.name)] -= 1
+            pictures = class_pictures(root, found.rest)
+            output = root / METADATA[0]
+            parts.append(Part(root, names, kind=ClassFolders, files=pictures, output=output, pictures=root))
+            found.others.subtract(ending(file.name) for file in pictures)
         super().__init__(root, parts, others=+found.others)
 
     @cached_property
@@ -130,11 +110,15 @@ class ImageFolder(Collection):
         references = (m.reference for r in self.records() if isinstance(r, Sample) for m in r.media)
         listed = set(map(posixpath.normpath, references))
         for file in walk(self.path).rest:
-            if ending(file.name) not in PICTURES:
+            if not _is_picture(file):
                 continue
             total[ending(file.name)] -= 1
             total["pictures that no line lists"] += file.relative_to(self.path).as_posix() not in listed
         return dict(+total)
+
+
+def _is_picture(file: Path) -> bool:
+    return ending(file.name)[1:] in PICTURES
 
 
 def _with_picture_column(part: Part) -> Part:
@@ -149,33 +133,31 @@ def _with_picture_column(part: Part) -> Part:
     return Part(part.path, Names(fields, part.names.speakers), pictures=part.pictures)
 
 
-class ClassFolders:
-    """Pictures in folders named after their class: a record each, captioned with the name.
+def class_pictures(root: Path, files: Sequence[Path]) -> tuple[Path, ...]:
+    """The pictures among all files below a folder. Raises FormatError where their folders tell no class."""
+    texts = [file for file in files if ending(file.name) == ".txt"]
+    pictures = tuple(sorted(filter(_is_picture, files), key=natural))
+    inner = [file for file in pictures if file.parent != root]
+    classes = {file.parent.name for file in inner} - SPLITS
+    if len(classes) < 2 or len({len(file.parts) for file in inner}) > 1:
+        raise FormatError(
+            f"{root} holds {len(pictures)} pictures and no file of records; expected a metadata.jsonl, .csv or "
+            ".parquet with file_name and text, or at least two folders of pictures, each named after its class"
+            + (f"; if {texts[0].relative_to(root)} holds the texts, pass that file" if texts else "")
+        )
+    return pictures
 
-    Raises FormatError where the folders tell no class.
-    """
+
+class ClassFolders:
+    """Pictures in folders named after their class, the files of a part: a record each, captioned with the name."""
 
     name: ClassVar[str] = "imagefolder"
     layers: ClassVar[tuple[str, ...]] = ()
     suffix: ClassVar[str] = ".jsonl"
 
-    def __init__(self, path: Path, names: Names) -> None:
-        self.path = path
-        found = walk(path).rest
-        self.files = tuple(sorted((f for f in found if ending(f.name) in PICTURES), key=natural))
-        classes = {file.parent.name for file in self.files if file.parent != path} - SPLITS
-        depths = {len(file.relative_to(path).parts) for file in self.files if file.parent != path}
-        if len(classes) < 2 or len(depths) > 1:
-            text = next((file for file in found if ending(file.name) == ".txt"), None)
-            raise FormatError(
-                f"{path} holds {len(self.files)} pictures and no file of records; expected a metadata.jsonl, .csv or "
-                ".parquet with file_name and text, or at least two folders of pictures, each named after its class"
-                + (
-                    f"; if {text.relative_to(path)} holds the texts, pass that file"
-                    if text is not None
-                    else ""
-                )
-            )
+    def __init__(self, part: Part) -> None:
+        self.path = part.path
+        self.files = part.files
 
     def records(self, first_row: int = 0) -> Iterator[Record]:
         """A record for each picture, in natural order."""
@@ -186,9 +168,9 @@ class ClassFolders:
         try:
             with file.open("rb") as picture:
                 digest = hashlib.file_digest(picture, "sha256").hexdigest()
-                return Origin(str(file), row, 1, 0, picture.tell(), digest)
+                return Origin(shown(file), row, 1, 0, picture.tell(), digest)
         except OSError:  # it is reported where pictures are: when they are loaded
-            return Origin(str(file), row, 1, 0, 0, "")
+            return Origin(shown(file), row, 1, 0, 0, "")
 
     def _fields(self, origin: Origin) -> dict[str, Any]:
         file = Path(origin.file)
@@ -197,9 +179,17 @@ class ClassFolders:
 
     def _record(self, origin: Origin) -> Record:
         fields = self._fields(origin)
-        if "text" not in fields:
-            told = "the picture lies in no folder named after its class, so it has no caption"
-            issue = Issue("malformed_record", "error", told, origin.file, origin.line, origin.row)
+        fault: tuple[str, str] | None = None
+        try:
+            check_name(self._file(origin))
+        except InputError as error:
+            fault = "unreadable_file", str(error)
+        else:
+            if "text" not in fields:
+                told = "the picture lies in no folder named after its class, so it has no caption"
+                fault = "malformed_record", told
+        if fault is not None:
+            issue = Issue.at(origin, fault[0], "error", fault[1])
             return Unreadable(origin, (issue,), fields["file_name"])
         return read_conversation({"id": fields["file_name"], **fields}, origin, Names())
 
@@ -209,7 +199,7 @@ class ClassFolders:
         return self._record(origin)
 
     def _check(self, origin: Origin) -> None:
-        if self._origin(Path(origin.file), origin.row) != origin:
+        if self._origin(self._file(origin), origin.row) != origin:
             raise InputError(f"{origin.file} has changed since it was read; score the input again")
 
     def share(self, origin: Origin) -> float | None:
@@ -218,7 +208,11 @@ class ClassFolders:
 
     @cached_property
     def _place(self) -> dict[str, int]:
-        return {str(file): n for n, file in enumerate(self.files)}
+        return {shown(file): n for n, file in enumerate(self.files)}
+
+    def _file(self, origin: Origin) -> Path:
+        at = self._place.get(origin.file)
+        return Path(origin.file) if at is None else self.files[at]
 
     def divide(self, places: Iterable[tuple[Origin, str]], targets: Mapping[str, Path]) -> None:
         """A ``metadata.jsonl`` of ``file_name`` and ``text`` for each target."""

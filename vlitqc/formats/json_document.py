@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from os import SEEK_END
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
-from vlitqc.errors import FormatError
+from vlitqc.errors import NoConversation
 from vlitqc.formats.conversation import ID_KEYS, MEDIA_FIELDS, MESSAGE_KEYS, read_conversation
 from vlitqc.formats.json_records import CHUNK, MAX_RECORD_BYTES, JsonRecords, Piece, Values, parse
 from vlitqc.formats.names import Names
@@ -17,12 +18,12 @@ from vlitqc.formats.streams import Content, Stream
 from vlitqc.formats.writing import wholes
 from vlitqc.types import Origin, Sample
 
-LOOK_BYTES = 1 << 20
-"""An object up to this size is looked at whole: it may be a lone record."""
-
 LOOK_ELEMENT_BYTES = 1 << 24
 PROBED = 8
 """Elements of each key that are tried as conversations."""
+
+PROBED_KEYS = 64
+"""Keys that are looked at to tell whether the object is itself a record, or holds one under each key."""
 
 _KEY_BYTES = 1 << 16
 _COLON = b": \t\r\n\v\f"
@@ -33,6 +34,8 @@ _KEY = re.compile(rb'"[^"\\\n]{0,%d}+(?:\\.[^"\\\n]*+)*+"\s*+:\s*+' % _KEY_BYTES
 class Member:
     """A key whose value is a list, or an object (``named``), and where its elements stand: from behind its opening
     bracket up to its closing one, which is absent where the file is cut short.
+
+    ``depth``: how many objects it stands in. ``loose``: it has no brackets but ends with the file.
     """
 
     key: str
@@ -41,6 +44,8 @@ class Member:
     line: int
     finish: int = 0
     whole: bool = False
+    depth: int = 1
+    loose: bool = False
 
 
 class Document(Values):
@@ -51,39 +56,58 @@ class Document(Values):
     def members(self) -> Iterator[Member]:
         """Every key with a list or an object, in order. ``elements`` of it may be read before the next is asked for.
 
-        ``closed`` tells at the end whether the object came to its end, and ``alone`` whether the file did as well.
+        At the end ``plain`` has the other keys, shortened, and ``itself`` the object as a member of nothing, which
+        is not ``whole`` where it is cut or broken. ``rest`` of the file is what is not told of by then.
         """
-        self.closed = self.alone = False
+        self.plain: dict[str, Any] = {}
         self.gap(0)
         self.gap(self.keep + 1)
+        self.itself = Member("", True, self.base + self.keep, self.line, depth=0)
         while self.keep < len(self.buffer):
             if self.buffer[self.keep] == ord("}"):
+                self.itself.finish, self.itself.whole = self.base + self.keep, True
                 self.gap(self.keep + 1)
-                self.closed, self.alone = True, self.keep == len(self.buffer)
                 return
             key = self._key()
             if not key:
-                return
+                break
+            name = str(parse(key.rstrip(_COLON))[0])
             bracket = self.buffer[self.keep : self.keep + 1]
             if bracket not in (b"{", b"["):
                 end = self.end(self.keep)
                 if end is None:
-                    return
+                    break
+                if len(self.plain) < PROBED_KEYS:
+                    self.plain[name] = _short(parse(self.buffer[self.keep : end])[0], end - self.keep)
                 self.gap(end)
                 continue
             self.gap(self.keep + 1)
-            name = parse(key.rstrip(_COLON))[0]
-            member = Member(str(name), bracket == b"{", self.base + self.keep, self.line)
+            member = Member(name, bracket == b"{", self.base + self.keep, self.line)
             self._inside = True
             yield member
             if self._inside:
                 for _ in self.elements(member):
                     pass
             if not member.whole:
-                return
+                break
+        self.itself.finish = self.file.seek(0, SEEK_END)
+
+    def left(self) -> Member | None:
+        """What stands behind the object, or in it from where it is broken: values up to the end of the file."""
+        if self.keep == len(self.buffer):
+            return None
+        end = self.file.seek(0, SEEK_END)
+        return Member("", False, self.base + self.keep, self.line, end, whole=True, loose=True)
+
+    def next(self) -> bytes:
+        """The byte that ``left`` begins with."""
+        return self.buffer[self.keep : self.keep + 1]
 
     def elements(self, member: Member) -> Iterator[Piece]:
         """The elements from here on, those of an object each with its key: ``"id": {…}``."""
+        if member.loose:
+            yield from self.in_stream()
+            return
         self._inside = False
         yield from self._named() if member.named else self._values(self.keep, closing=True)
         closing = b"}" if member.named else b"]"
@@ -125,14 +149,76 @@ class Document(Values):
                 return b""
 
 
+@dataclass(slots=True)
+class _Survey:
+    """What a document holds: the members with conversations, and the beginning of everything, shortened."""
+
+    document: Document
+    members: list[Member] = field(default_factory=list)
+    outline: dict[str, Any] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    """How many objects there are under a key."""
+
+    def walk(self, names: Names | None = None) -> Iterator[tuple[str | None, Any]]:
+        """Read the document: the first elements of each key, and all under ``images``, with the keys they have."""
+        for member in self.document.members():
+            readable, held = False, dict[str, Any]()
+            early = len(self.outline) < PROBED_KEYS
+            for n, piece in enumerate(self.document.elements(member)):
+                if n >= (PROBED_KEYS if member.named else PROBED) and member.key != "images":
+                    continue
+                if not early and not (piece.raw or b"").endswith(
+                    b"}"
+                ):  # of a million keys, only objects are parsed
+                    continue
+                key, value, _ = entry(piece.raw or b"")
+                yield key, value
+                if n < PROBED:
+                    readable = readable or _readable(value, names)
+                if n < PROBED_KEYS:
+                    held[str(n) if key is None else key] = _short(value, piece.end - piece.start)
+                if isinstance(value, dict):
+                    self.sizes[member.key] = n + 1
+            if early:
+                self.outline[member.key] = held if member.named else [*held.values()]
+            if readable:
+                self.members.append(member)
+        self.outline |= self.document.plain
+
+    def is_by_id(self, names: Names | None = None) -> bool:
+        """Whether the object has a record under each key: only objects, of which most are conversations."""
+        held = self.outline.values()
+        return all(isinstance(v, dict) for v in held) and 2 * sum(_readable(v, names) for v in held) > len(
+            held
+        )
+
+    def is_document(self) -> bool:
+        """Whether the object is no record itself and holds some, or objects at least, and no other follows it.
+
+        Where it is cut or broken it must hold a record, and no key that records have.
+        """
+        if not self.document.itself.whole:
+            found = bool(self.members) or self.is_by_id()
+            return found and self.outline.keys().isdisjoint(MESSAGE_KEYS)
+        if self.document.next() == b"{" or _readable(self.outline):
+            return False
+        held = self.outline.values()
+        inner = [v.values() if isinstance(v, dict) else v for v in held if isinstance(v, dict | list)]
+        holds = any(isinstance(value, dict) for values in inner for value in values)
+        named = len(held) > 1 and all(isinstance(value, dict) for value in held)
+        return holds or named or bool(self.members) or self.is_by_id()
+
+
 class JsonDocument(JsonRecords):
     """One JSON object that holds records, in a list or by their ids, and other things beside them.
 
-    Read are the keys whose first elements are conversations. A record of an object has its key for an id. Where a
-    record has an ``image_id``, its picture is the ``file_name`` that the document's ``images`` give that id, as in
-    COCO's captions, or without such a list the id with ``.jpg``, as in MiniGPT-4's.
+    Read are the keys whose first elements are conversations, or every key where the object itself holds the records
+    by their ids. A record of an object has its key for an id. Where a record has an ``image_id``, its picture is the
+    ``file_name`` that the document's ``images`` give that id, as in COCO's captions, or without such a list the id
+    with ``.jpg``, as in MiniGPT-4's. An object that is a record in the terms of ``names`` is read as one. What
+    follows the object, or cannot be told where it is broken, is read as records that are mostly unreadable.
 
-    Raises FormatError where no key holds conversations.
+    Raises NoConversation where no key holds conversations.
     """
 
     name = "json_document"
@@ -141,62 +227,47 @@ class JsonDocument(JsonRecords):
     @classmethod
     def fits(cls, path: Path, head: bytes) -> bool:
         """Whether the file is one object that is no record itself, and holds objects in a list or by their ids."""
-        if not _opens_object(head):
+        if not head.lstrip().startswith(b"{"):
             return False
-        content = Content(path)
-        with content.open() as file:
-            values = Values(file, LOOK_BYTES).in_stream()
-            first, second = next(values, None), next(values, None)
-            value = parse(first.raw or b"")[0] if first is not None and not first.fault else None
-            if value is not None or (first is not None and not first.fault and second is not None):
-                return second is None and isinstance(value, dict) and _is_document(value)
-            file.seek(content.start)
-            document = Document(file, LOOK_ELEMENT_BYTES)
-            holds = False
-            for member in document.members():
-                if member.key in MESSAGE_KEYS:
-                    return False
-                for n, piece in enumerate(document.elements(member)):
-                    value = entry(piece.raw or b"")[1] if n < PROBED else None
-                    if _readable(value):
-                        return True
-                    holds = holds or isinstance(value, dict)
-            return holds and document.alone
+        with Content(path).open() as file:
+            survey = _Survey(Document(file, LOOK_ELEMENT_BYTES))
+            for _ in survey.walk():
+                pass
+            return survey.is_document()
 
     def __init__(self, path: Path, names: Names) -> None:
         super().__init__(path, names)
         self._pictures: dict[str, str] = {}
-        self._members: list[Member] = []
-        keys: list[str] = []
-        sizes: dict[str, int] = {}
         with self.content.open() as file:
             document = Document(file, MAX_RECORD_BYTES)
-            for member in document.members():
-                keys.append(member.key)
-                readable, value = False, None
-                for n, piece in enumerate(document.elements(member)):
-                    if n < PROBED or member.key == "images":
-                        value = self.parse(piece.raw or b"")[0]
-                        readable = readable or (n < PROBED and _readable(value, names))
-                        self._note_picture(value)
-                    if isinstance(value, dict):
-                        sizes[member.key] = n + 1
-                if readable:
-                    self._members.append(member)
+            survey = _Survey(document)
+            for key, value in survey.walk(names):
+                self._note_picture(key, value)
+            self._members = survey.members
+            if names.fields and document.itself.whole and _readable(survey.outline, names):
+                end = file.seek(0, SEEK_END)
+                self._members = [Member("", False, self.content.start, 1, end, whole=True, loose=True)]
+            elif survey.is_by_id(names):
+                self._members = [document.itself]
+            if self._members and self._members[-1].whole and not self._members[-1].loose:
+                self._members += filter(None, [document.left()])
         if not self._members:
+            sizes = survey.sizes or {"keys": len(survey.outline)}
             told = (
                 f"{path} is one JSON object that holds {', '.join(f'{n} {key}' for key, n in sizes.items())}"
             )
             longest = max(sizes, key=lambda key: sizes[key], default="")
-            raise FormatError(
+            raise NoConversation(
                 f"{told}; no conversation is found in the first of any; if the '{longest}' are records, say what "
                 "their fields are called, such as --map instruction=THEIRS --map response=THEIRS; else pass the "
                 "file that holds the records"
             )
 
-    def _note_picture(self, value: Any) -> None:
-        if isinstance(value, dict) and isinstance(value.get("file_name"), str) and "id" in value:
-            self._pictures[str(value["id"])] = value["file_name"]
+    def _note_picture(self, key: str | None, value: Any) -> None:
+        if isinstance(value, dict) and isinstance(value.get("file_name"), str):
+            id = value.get("id", key)
+            if id is not None:
+                self._pictures[str(id)] = value["file_name"]
 
     def pieces(self, file: Stream) -> Iterator[Piece]:
         """The elements of every key that holds records."""
@@ -230,7 +301,8 @@ class JsonDocument(JsonRecords):
                     _copy(source, member.finish, later.begin, files.values())
                     member, begun = later, set()
                 raw = self._raw(source, origin)
-                files[name].write(b",\n" + raw if name in begun else raw)
+                between = b"\n" if member.loose else b",\n"
+                files[name].write(between + raw if name in begun else raw)
                 begun.add(name)
             for later in members:
                 _copy(source, member.finish, later.begin, files.values())
@@ -238,17 +310,12 @@ class JsonDocument(JsonRecords):
             _copy(source, member.finish, None, files.values())
             if not member.whole:  # a list cut short is closed
                 for file in files.values():
-                    file.write(b"}}" if member.named else b"]}")
+                    file.write((b"}" if member.named else b"]") + b"}" * member.depth)
 
 
-def _opens_object(head: bytes) -> bool:
-    return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
-
-
-def _is_document(value: dict[str, Any]) -> bool:
-    inner = (held.values() if isinstance(held, dict) else held for held in value.values())
-    holds = any(isinstance(held, Collection) and isinstance(next(iter(held), None), dict) for held in inner)
-    return holds and not _readable(value)
+def _short(value: Any, size: int) -> Any:
+    """The value, or one of its kind where it takes so many bytes."""
+    return value if size <= _KEY_BYTES else "x" if isinstance(value, str) else type(value)()
 
 
 def entry(raw: bytes, line: int = 1) -> tuple[str | None, Any, str]:
@@ -263,11 +330,7 @@ def entry(raw: bytes, line: int = 1) -> tuple[str | None, Any, str]:
 def _readable(value: Any, names: Names | None = None) -> bool:
     if not isinstance(value, dict):
         return False
-    try:
-        record = read_conversation(_with_picture(value, {}), Origin("", 0, 1, 0, 0, ""), names)
-    except RecursionError:  # pictures within pictures
-        return False
-    return isinstance(record, Sample)
+    return isinstance(read_conversation(_with_picture(value, {}), Origin("", 0, 1, 0, 0, ""), names), Sample)
 
 
 def _with_picture(fields: dict[str, Any], pictures: Mapping[str, str]) -> dict[str, Any]:

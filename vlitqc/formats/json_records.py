@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from vlitqc.errors import FormatError, InputError
-from vlitqc.formats import PACKED
+from vlitqc.formats import HEAD_BYTES, PACKED
 from vlitqc.formats.conversation import read_conversation
 from vlitqc.formats.names import Names
 from vlitqc.formats.streams import Content, Stream
@@ -32,6 +32,14 @@ MAX_RESUMES = 100
 
 MAX_TRIES = 16
 """Places on a line where a record may begin after one that was cut short."""
+
+MAX_BLANKS = 1 << 10
+MAX_STEP = 1 << 25
+"""Memory grows by no more at once."""
+
+PATIENCE = 1 << 22
+"""Bytes from which on a record that is not yet closed is looked at for the beginning of the next."""
+
 
 _CUT = "the list is cut short after this record"
 _BLANKS = b" \t\r\n\v\f"
@@ -140,6 +148,8 @@ class JsonRecords:
                 f"{self.path} cannot be read ({error.strerror}); put it back and try again"
             ) from error
         value, fault = self.parse(raw, origin.line)
+        if fault and raw.startswith(b"{") and Values(io.BytesIO(raw), MAX_RECORD_BYTES).is_open():
+            fault = never_closed(origin.line)
         return self._record(raw, value, fault, origin)
 
     def _raw(self, file: BinaryIO, origin: Origin) -> bytes:
@@ -179,25 +189,22 @@ class JsonRecords:
             fault = f"expected an object, got {_KINDS[type(value)]}"
         record: Record
         if fault:
-            record = Unreadable(origin, (_issue("malformed_record", "error", fault, origin),))
+            record = Unreadable(origin, (Issue.at(origin, "malformed_record", "error", fault),))
         else:
             record = self.conversation(value, origin)
             if isinstance(record, Sample):
                 notes = (*_remarks(raw, value), *notes)
         if not notes:
             return record
-        told = (_issue(kind, "warning", detail, origin, record.id) for kind, detail in notes)
+        told = (Issue.at(origin, kind, "warning", detail, record.id) for kind, detail in notes)
         return replace(record, issues=(*record.issues, *told))
 
     def conversation(self, value: Any, origin: Origin) -> Record:
         """The conversation in a record's value, an object or a list."""
-        try:
-            record = read_conversation(self.fields(value), origin, self.names)
-        except RecursionError:  # pictures within pictures: JSON's own parser goes deeper than Python does
-            return Unreadable(origin, (_issue("malformed_record", "error", _TOO_DEEP, origin),))
+        record = read_conversation(self.fields(value), origin, self.names)
         if isinstance(value, list) and isinstance(record, Unreadable) and not self.names.fields:
             fault = f"expected an object, got a list of {len(value)}; {_NAME_ELEMENTS}"
-            return Unreadable(origin, (_issue("malformed_record", "error", fault, origin),))
+            return Unreadable(origin, (Issue.at(origin, "malformed_record", "error", fault),))
         return record
 
 
@@ -224,11 +231,23 @@ class _Sequence(JsonRecords):
 
 
 class JsonList(_Sequence):
-    """One JSON list, streamed element by element; of a list cut short, every whole element is read."""
+    """One JSON list, streamed element by element; of a list cut short, every whole element is read.
+
+    Raises FormatError where no bracket comes first.
+    """
 
     name = "json"
     rank = 60
+    text: ClassVar[bool] = True
     opening, separator, closing = b"[", b",\n", b"]"
+
+    def __init__(self, path: Path, names: Names) -> None:
+        super().__init__(path, names)
+        with self.content.open() as file:
+            if not _after_gap(file.read(HEAD_BYTES)).startswith(b"["):
+                raise FormatError(
+                    f"{path} is not json: no bracket comes first; leave the format out to have it detected"
+                )
 
     @classmethod
     def fits(cls, path: Path, head: bytes) -> bool:
@@ -253,17 +272,23 @@ class JsonList(_Sequence):
 class JsonLines(_Sequence):
     """One record a line; also objects over several lines, one after another, and several on one line.
 
-    Raises FormatError where the file is one JSON object that is itself no conversation.
+    Raises FormatError where the file is one JSON object that is itself no conversation, or one JSON list.
     """
 
     name = "jsonl"
     rank = 70
+    text: ClassVar[bool] = True
     # A record over several lines needs no other separator than this, so both layouts are written alike.
     opening, separator, closing = b"", b"\n", b""
 
     def __init__(self, path: Path, names: Names) -> None:
         super().__init__(path, names)
         with self.content.open() as file:
+            if _is_list(file):
+                raise FormatError(
+                    f"{path} is not jsonl: it is one JSON list; leave the format out to have it detected"
+                )
+            file.seek(self.content.start)
             values = Values(file, PROBE_BYTES).in_stream()
             first, second = next(values, None), next(values, None)
         raw = (first.raw or b"") if first is not None and not first.fault else b""
@@ -275,7 +300,8 @@ class JsonLines(_Sequence):
     def fits(cls, path: Path, head: bytes) -> bool:
         """Whether the first character is a brace, or some whole line is an object, or the first two are lists."""
         text = _after_gap(head)
-        return text.startswith(b"{") or _any_object(text) or _begins_list_lines(text)
+        begins = text.startswith(b"{") and not _begins_table(text)
+        return begins or _any_object(text) or _begins_list_lines(text)
 
     def pieces(self, file: Stream) -> Iterator[Piece]:
         """Lines that are not blank, or objects where they run over several lines."""
@@ -336,6 +362,30 @@ def _begins_lines(text: bytes) -> bool:
     return at + 1 == len(lines) or lines[at + 1].startswith(b"{")
 
 
+def _is_list(file: Stream) -> bool:
+    """Whether a list begins here that runs over several lines, or the file is nothing else; no line is an object."""
+    start = file.tell()
+    text = _after_gap(file.read(HEAD_BYTES))
+    if not text.startswith(b"[") or _begins_lines(text.partition(b"\n")[2]):
+        return False
+    file.seek(start)
+    end = b""
+    while part := file.readline(CHUNK):
+        end = part.rstrip()[-1:] or end
+        if end and part.endswith(b"\n"):
+            break
+    return end != b"]" or _next(file) != b"["
+
+
+def _next(file: Stream) -> bytes:
+    """The next byte that is no blank; the file stays where it stands."""
+    start = file.tell()
+    while (part := file.read(64)) and not part.strip():
+        pass
+    file.seek(start)
+    return part.lstrip()[:1]
+
+
 def _begins_list_lines(text: bytes) -> bool:
     """Whether the first two lines are a list each, and the first one's elements are no objects."""
     lines = [line for line in text.split(b"\n", 64)[:64] if line.strip()][:2]
@@ -343,6 +393,13 @@ def _begins_list_lines(text: bytes) -> bool:
     return len(values) == 2 and all(
         isinstance(value, list) and value and not isinstance(value[0], dict | list) for value in values
     )
+
+
+def _begins_table(text: bytes) -> bool:
+    """Whether the first line is an object, a tab, and something that is none."""
+    held, tab, rest = text.partition(b"\n")[0].partition(b"}\t")
+    other = rest.strip() and not rest.lstrip().startswith(b"{")
+    return bool(tab and other) and isinstance(parse(held + b"}")[0], dict)
 
 
 def _any_object(text: bytes) -> bool:
@@ -372,7 +429,7 @@ def _lines(file: Stream) -> Iterator[Piece]:
             yield Piece(start, end, number, None, f"the line is longer than {MAX_RECORD_BYTES >> 20} MiB")
         elif raw[:1] == b"{" and raw[-1:] == b"}":
             yield Piece(start, start + len(raw), number, raw)
-        elif raw == b"{" and file.peek(1).lstrip()[:1] == b'"':
+        elif raw == b"{" and _next(file) == b'"':
             # From here on objects run over several lines, as where files were put together.
             file.seek(start)
             yield from Values(file, MAX_RECORD_BYTES, number).in_stream()
@@ -437,6 +494,7 @@ class Values:
     """Finds where JSON values begin and end by their brackets, without holding more than one of them.
 
     ``buffer[0]`` is byte ``base`` of the file. What stands before ``keep`` may be dropped when more is read.
+    ``lead``: the line end before the value there, with its indentation; nothing where it stands in the same line.
     ``broken``: nothing can be told of what follows.
     """
 
@@ -449,6 +507,7 @@ class Values:
         self.base = file.tell()
         self.buffer = b""
         self.keep = 0
+        self.lead = b""
         self.line = line
         self.counted = 0
         self.resumes = 0
@@ -463,6 +522,11 @@ class Values:
             self.gap(self.keep + nuls)
         yield from self._values(self.keep + 1, closing=True)
 
+    def is_open(self) -> bool:
+        """Whether the value that comes first has no end."""
+        self.gap(0)
+        return self.end(self.keep) is None
+
     def in_stream(self) -> Iterator[Piece]:
         """Values one after another to the file's end."""
         yield from self._values(0, closing=False)
@@ -470,7 +534,7 @@ class Values:
     def _values(self, at: int, *, closing: bool) -> Iterator[Piece]:
         held: Piece | None = None  # until it is known whether anything follows
         while True:
-            indent = self.gap(at)
+            self.gap(at)
             start = self.keep
             ended = start == len(self.buffer)
             if held is not None:
@@ -493,8 +557,8 @@ class Values:
                 at = end
                 held = self.piece(self.keep, end, "")
             else:
-                resume = self._resume(indent)
-                fault = f"the record that starts in line {self.line} is never closed (cut short, or a bracket lost)"
+                resume = self._resume(beside=closing and not self.lead)
+                fault = never_closed(self.line)
                 if resume is None:
                     yield self.rest(fault)
                     return
@@ -502,8 +566,8 @@ class Values:
                 broken = self.buffer[self.keep : resume].rstrip(b" \t\r\n,")
                 held = self.piece(self.keep, self.keep + len(broken), fault)
 
-    def gap(self, at: int) -> bytes:
-        """Move ``keep`` from ``at`` over space and commas to the next value; its indentation."""
+    def gap(self, at: int) -> None:
+        """Move ``keep`` from ``at`` over space and commas to the next value."""
         self.move(at)
         length = 0
         while True:
@@ -519,15 +583,15 @@ class Values:
                 break
         gap = self.buffer[self.keep : end]
         self.move(end)
-        return gap[gap.rfind(b"\n") + 1 :] if b"\n" in gap else b""
+        self.lead = gap[gap.rfind(b"\n") :] if b"\n" in gap else b""
 
     def move(self, to: int) -> None:
         self.line += self.buffer.count(b"\n", self.counted, to)
         self.keep = self.counted = to
 
     def more(self) -> bool:
-        """Read on, twice as much each time a value needs it, and drop what is done with. False at the end."""
-        data = self.file.read(max(CHUNK, len(self.buffer) - self.keep))
+        """Read on, the more the longer the value is, and drop what is done with. False at the end."""
+        data = self.file.read(max(CHUNK, min(len(self.buffer) - self.keep, MAX_STEP)))
         if not data:
             return False
         self.buffer = self.buffer[self.keep :] + data
@@ -582,22 +646,42 @@ class Values:
                     # In ASCII a closing bracket stands two after its opening one. Any other has lost its partner.
                     return at if bracket == buffer[self.keep] + 2 else None
             done = at - self.keep
-            if size - self.keep > self.limit or not self.more():
+            if size - self.keep > self.limit or self._has_lost_its_end() or not self.more():
                 return None
 
-    def _resume(self, indent: bytes) -> int | None:
-        """Where the next record begins after one that never closes: a line that opens just as that one did."""
+    def _has_lost_its_end(self) -> bool:
+        """Whether a value is long and a line with just its indentation opens as it does: no inner value has that."""
+        if len(self.buffer) - self.keep < PATIENCE or len(self.lead) < 2:
+            return False
+        opening = _FIRST_KEY.match(self.buffer, self.keep)
+        return opening is not None and self.buffer.find(self.lead + opening[0], self.keep) >= 0
+
+    def _resume(self, *, beside: bool) -> int | None:
+        """Where the next record begins after one that never closes: a line that opens just as that one did.
+
+        ``beside``: records share a line, so that it is an object behind a comma or line end that can be read.
+        """
         opening = _FIRST_KEY.match(self.buffer, self.keep)
         if opening is None or self.resumes == MAX_RESUMES:
             return None
         self.resumes += 1
-        line = b"\n" + indent + opening[0]
-        done = 0
-        while (place := self.buffer.find(line, self.keep + done)) < 0:
-            done = max(0, len(self.buffer) - self.keep - len(line))
-            if len(self.buffer) - self.keep > self.limit or not self.more():
-                return None
-        return place
+        begun = re.compile(
+            (rb"[,\n]\s{0,%d}+" % MAX_BLANKS if beside else self.lead or rb"\n")
+            + rb"(?=%s)" % re.escape(opening[0])
+        )
+        done = tries = 0
+        while tries < MAX_TRIES:
+            found = begun.search(self.buffer, self.keep + done)
+            if found is None:
+                done = max(done, len(self.buffer) - self.keep - len(self.lead + opening[0]) - MAX_BLANKS)
+                if len(self.buffer) - self.keep > self.limit or not self.more():
+                    return None
+                continue
+            place, done, tries = found.start() - self.keep, found.end() - self.keep, tries + 1
+            end = self._close(found.end() + 1) if beside else None
+            if not beside or (end is not None and not parse(self.buffer[self.keep + done : end])[1]):
+                return self.keep + place
+        return None
 
     def piece(self, start: int, end: int, fault: str) -> Piece:
         return Piece(self.base + start, self.base + end, self.line, self.buffer[start:end], fault)
@@ -610,6 +694,11 @@ class Values:
         whole = end == self.base + len(self.buffer)
         told = f"{fault}; the file ends at byte {end}"
         return Piece(start, end, self.line, self.buffer[self.keep :] if whole else None, told)
+
+
+def never_closed(line: int) -> str:
+    """What is told of a record that has no end."""
+    return f"the record that starts in line {line} is never closed (cut short, or a bracket lost)"
 
 
 def _sha256(raw: bytes) -> str:
@@ -707,7 +796,3 @@ def _paired(text: str) -> tuple[str, int]:
         return "\\ufffd" if match[1] else match[0]
 
     return _ESCAPE.sub(pair, text), broken
-
-
-def _issue(kind: str, severity: Any, detail: str, origin: Origin, id: str = "") -> Issue:
-    return Issue(kind, severity, detail, origin.file, origin.line, origin.row, id)

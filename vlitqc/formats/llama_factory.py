@@ -16,6 +16,7 @@ from vlitqc.formats.collection import (
     distinct_parts,
     ending,
     file_part,
+    identity,
     small_json,
 )
 from vlitqc.formats.folder import data_parts, walk
@@ -40,7 +41,8 @@ SPEAKERS = {
 class LlamaFactory(Collection):
     """Every local file that ``dataset_info.json`` lists, with the columns and tags that it gives.
 
-    Entries on a hub or whose file is missing, and data files that no entry lists, are told in ``notes``.
+    Entries on a hub, whose file is missing or is another entry's too, and data files that no entry lists, are
+    told in ``notes``.
     ``divide`` copies ``dataset_info.json`` and writes every file, also without a record.
 
     Raises FormatError where no entry has a file here.
@@ -63,18 +65,29 @@ class LlamaFactory(Collection):
         notes: list[str] = []
         absent: list[str] = []
         on_hub: list[str] = []
+        again: list[str] = []
+        owner: dict[object, str] = {}
         for name, entry in catalogue(info).items():
             local = _local(root, entry)
             if local is not None:
                 found = _parts(local, entry_names(entry, names), notes)
                 parts += (replace(part, pictures=part.pictures or root, always=True) for part in found)
-            elif "file_name" in entry:
-                absent.append(f"{name} ({entry['file_name']})")
+                for file in (part.path for part in found):
+                    if (first := owner.setdefault(identity(file), name)) != name:
+                        again.append(f"{name} ({file.relative_to(root)}, read as {first})")
+            elif named := entry.get("file_name"):
+                outside = not absolute(root / str(named)).is_relative_to(root)
+                absent.append(f"{name} ({named}{', outside the folder' if outside else ''})")
             else:
                 on_hub.append(name)
         parts = distinct_parts(parts)
         if not parts:
-            raise FormatError(f"no entry of {info} has a file in {root}; pass the data file itself")
+            lacked = f": {_few(absent)}" if absent else ""
+            raise FormatError(
+                f"no entry of {info} has a file in {root}{lacked}; put the files there, or pass the data file itself"
+            )
+        if again:
+            notes.append(f"listed twice in {INFO}, read once: {_few(again)}")
         if absent:
             notes.append(
                 f"{_n(len(absent), 'entry', 'entries')} of {INFO} without a file here: {_few(absent)}"
@@ -135,6 +148,8 @@ def _local(root: Path, entry: Mapping[str, Any]) -> Path | None:
     # This path is looked at and opened: beside links, "a/.." may be another folder than the one above "a".
     root = absolute(root)
     path = absolute(root / named)
+    if path.name == INFO:  # which would list itself
+        return None
     try:
         inside = path.exists() and path.is_relative_to(root) and path.resolve().is_relative_to(root.resolve())
     except (OSError, ValueError, RuntimeError):

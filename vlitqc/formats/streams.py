@@ -64,11 +64,6 @@ class Content:
         self.layers = tuple("utf-16" if name.startswith("utf") else name for name in self._codecs)
         self.start = len(self._bom) if self._bom == codecs.BOM_UTF8 else 0
 
-    def head(self, n: int) -> bytes:
-        """The first ``n`` bytes, or all where there are fewer, without a byte order mark."""
-        with self.open() as stream:
-            return stream.read(n)
-
     def open(self) -> Stream:
         """The unpacked bytes; UTF-16 comes as UTF-8, a lone surrogate as the three bytes that it would have.
 
@@ -99,9 +94,10 @@ def _layer(head: bytes) -> tuple[str, bytes]:
         if head.startswith(signature):
             return name, signature if name.startswith("utf") else b""
     for name, width, at in _UNMARKED:
-        # Two letters of ASCII with nothing but NULs between: no other text and no archive begins so.
-        if len(head) >= 2 * width and all(
-            byte in _LETTERS if i % width == at else byte == 0 for i, byte in enumerate(head[: 2 * width])
+        # Letters of ASCII with nothing but NULs between: no other text and no archive begins so.
+        whole = head[: len(head) // width * width]
+        if len(whole) >= 2 * width and all(
+            byte in _LETTERS if i % width == at else byte == 0 for i, byte in enumerate(whole)
         ):
             return name, b""
     return "", codecs.BOM_UTF8 if head.startswith(codecs.BOM_UTF8) else b""

@@ -14,7 +14,7 @@ import math
 import struct
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlitqc.errors import FormatError, InputError
-from vlitqc.formats.conversation import read_conversation
+from vlitqc.formats.conversation import KEYS, MEDIA_FIELDS, read_conversation
 from vlitqc.formats.names import Names
 from vlitqc.formats.writing import wholes
 from vlitqc.types import Issue, Origin, Record, Unreadable
@@ -79,6 +79,12 @@ class Table(ABC):
     def __init__(self, path: Path, names: Names) -> None:
         self.path = path
         self.names = names
+        self._texts = frozenset(
+            theirs
+            for ours, keys in KEYS.items()
+            if ours not in MEDIA_FIELDS
+            for theirs in ((names.fields[ours],) if ours in names.fields else keys)
+        ) - {theirs for ours, theirs in names.fields.items() if ours in MEDIA_FIELDS}
         with self._open() as source:
             self._n_rows = sum(part.rows for part in source.parts)
 
@@ -104,7 +110,7 @@ class Table(ABC):
                 at, fault = part.first, "there are fewer rows than promised"
                 try:
                     for batch in part.slices():
-                        for values in _rows(batch):
+                        for values in _rows(batch, self._texts):
                             yield self._read(source, values, self._origin(row, at, values.sha256))
                             at, row = at + 1, row + 1
                     if at == part.first + part.rows:
@@ -114,7 +120,7 @@ class Table(ABC):
                 end = max(at, part.first + part.rows)
                 for start in range(at, min(at + MAX_LOST, max(end, at + 1))):
                     last = min(start + 1, end) if start + 1 < at + MAX_LOST else end
-                    yield self._lost(part, self._origin(row, start, _lost_digest(start), last), fault)
+                    yield self._lost(part, self._origin(row, start, "", last), fault)
                     row += 1
 
     def record(self, origin: Origin) -> Record:
@@ -122,7 +128,7 @@ class Table(ABC):
         try:
             with self._open() as source:
                 for part in source.parts:
-                    if origin.sha256 == _lost_digest(origin.start):
+                    if not origin.sha256:
                         if part.first <= origin.start < part.first + max(part.rows, 1):
                             return self._lost(part, origin, "its values were lost when it was first read")
                     elif part.first <= origin.start < part.first + part.rows:
@@ -138,7 +144,7 @@ class Table(ABC):
         try:
             for batch in part.slices():
                 if origin.start < at + batch.num_rows:
-                    values = next(_rows(batch.slice(origin.start - at, 1)))
+                    values = next(_rows(batch.slice(origin.start - at, 1), self._texts))
                     if values.sha256 != origin.sha256:
                         break
                     return self._read(source, values, origin)
@@ -150,7 +156,7 @@ class Table(ABC):
     def _read(self, source: Source, values: _Row, origin: Origin) -> Record:
         record = values.record(origin, self.names)
         if source.note and origin.end == self._n_rows:
-            issue = _issue("table_cut_short", "warning", source.note, origin, record.id)
+            issue = Issue.at(origin, "table_cut_short", "warning", source.note, record.id)
             record = replace(record, issues=(*record.issues, issue))
         return record
 
@@ -161,9 +167,9 @@ class Table(ABC):
     def divide(self, places: Iterable[tuple[Origin, str]], targets: Mapping[str, Path]) -> None:
         """Every row's values, under the input's schema and metadata, in parts as the input has them.
 
-        Rows that were lost to damage have no values left, so that no target holds them.
+        Rows that were lost to damage have no values left, so that no target holds them; their origins have no hash.
         """
-        waiting = ((o, name) for o, name in places if o.sha256 != _lost_digest(o.start))
+        waiting = ((o, name) for o, name in places if o.sha256)
         with ExitStack() as stack:
             drafts = stack.enter_context(wholes(dict(targets), self.files))
             source = stack.enter_context(self._open())
@@ -220,7 +226,7 @@ class Table(ABC):
         else:
             what = "an unknown number of rows cannot be read"
         told = f"{what}, {part.name} being damaged: {fault}; no output can hold its values"
-        return Unreadable(origin, (_issue("damaged_table", "error", told, origin),))
+        return Unreadable(origin, (Issue.at(origin, "damaged_table", "error", told),))
 
     def _changed(self, origin: Origin) -> InputError:
         return InputError(
@@ -292,14 +298,6 @@ def _told(error: Exception) -> str:
     return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
 
 
-def _lost_digest(start: int) -> str:
-    return hashlib.sha256(b"lost row %d" % start).hexdigest()
-
-
-def _issue(kind: str, severity: Any, detail: str, origin: Origin, id: str = "") -> Issue:
-    return Issue(kind, severity, detail, origin.file, origin.line, origin.row, id)
-
-
 # ---------------------------------------------------------------- rows
 
 
@@ -313,7 +311,7 @@ class _Row:
     def record(self, origin: Origin, names: Names) -> Record:
         record = read_conversation(self.fields, origin, names)
         told = (
-            _issue("unreadable_value", "warning", f"column '{name}' is left out: {why}", origin, record.id)
+            Issue.at(origin, "unreadable_value", "warning", f"column '{name}' is left out: {why}", record.id)
             for name, why in self.unread.items()
         )
         return replace(record, issues=(*record.issues, *told)) if self.unread else record
@@ -325,9 +323,10 @@ class _Unread(str):
     __slots__ = ()
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[_Row]:
+def _rows(batch: pa.RecordBatch, texts: Container[str] = ()) -> Iterator[_Row]:
+    """The rows of a batch; bytes in the columns ``texts`` are text where they are UTF-8."""
     names = batch.schema.names
-    readers = [_reader(field.type, outermost=True) for field in batch.schema]
+    readers = [_reader(field.type, outermost=True, text=field.name in texts) for field in batch.schema]
     columns = [_values(_storage(batch.column(i))) for i in range(batch.num_columns)]
     for values in zip(*columns, strict=True) if columns else ((),) * batch.num_rows:
         fields: dict[str, Any] = {}
@@ -407,21 +406,21 @@ def _as_text(value: Any) -> str:
 Read = Callable[[Any], Any]
 
 
-def _reader(type: pa.DataType, *, outermost: bool = False) -> Read | None:
+def _reader(type: pa.DataType, *, outermost: bool = False, text: bool = False) -> Read | None:
     """What makes of a column's values what a JSON record would hold; None where they are that already.
 
     Objects lose the keys that are null, since a table gives every object every key. Objects of lists become lists
     of objects: so ``datasets`` stored a list of objects before its version 4. Bytes that stand by themselves
-    become ``{"bytes": …}``, as ``datasets`` stores pictures.
+    become ``{"bytes": …}``, as ``datasets`` stores pictures, or with ``text`` a text, if they are UTF-8.
     """
     import pyarrow.types as t
 
     if getattr(type, "extension_name", "") == "arrow.json":
         return _from_json
     if hasattr(type, "storage_type"):
-        return _reader(type.storage_type, outermost=outermost)
+        return _reader(type.storage_type, outermost=outermost, text=text)
     if t.is_dictionary(type) or t.is_run_end_encoded(type):
-        return _reader(type.value_type, outermost=outermost)
+        return _reader(type.value_type, outermost=outermost, text=text)
     if t.is_map(type):
         return _map_reader(_reader(type.item_type))
     if t.is_struct(type):
@@ -430,11 +429,11 @@ def _reader(type: pa.DataType, *, outermost: bool = False) -> Read | None:
             return _turning_reader({f.name: _reader(f.type.value_type) for f in fields})
         return _struct_reader({f.name: _reader(f.type) for f in fields}, outermost)
     if _is_list(type):
-        return _list_reader(_reader(type.value_type, outermost=outermost))
+        return _list_reader(_reader(type.value_type, outermost=outermost, text=text))
     if t.is_temporal(type) or t.is_decimal(type):
         return _as_text
     if t.is_binary(type) or t.is_large_binary(type) or t.is_binary_view(type) or t.is_fixed_size_binary(type):
-        return _wrapped if outermost else None
+        return (_text if text else _wrapped) if outermost else None
     return None
 
 
@@ -454,6 +453,13 @@ def _from_json(value: str) -> Any:
 
 def _wrapped(value: bytes) -> dict[str, bytes]:
     return {"bytes": value}
+
+
+def _text(value: bytes) -> str | dict[str, bytes]:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return _wrapped(value)
 
 
 def _list_reader(read: Read | None) -> Read | None:

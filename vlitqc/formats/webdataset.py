@@ -1,8 +1,9 @@
 """WebDataset: a tar whose neighbouring members with one name before the first dot are one sample.
 
 Members are read in the order of the archive and never extracted. What belongs to a sample is its bytes from the
-first header block to the end of its last member, and these are what is hashed and copied. Directories and global
-headers hold no data: inside a sample they are part of it, elsewhere every output gets them in their place. Any other
+first header block to the end of its last member, and these are what is hashed and copied. Directories, global headers
+and what macOS adds to a file (``._name``) hold no data: inside a sample they are part of it, elsewhere every output
+gets them in their place. Any other
 member that belongs to no sample (a README, a link without a sample's name) is a record that cannot be read, so that
 no output loses it.
 """
@@ -22,6 +23,7 @@ from typing import Any, BinaryIO, ClassVar
 
 from vlitqc.errors import FormatError, InputError
 from vlitqc.formats.conversation import MEDIA_FIELDS, PART_KINDS, Kind, read_conversation
+from vlitqc.formats.endings import PICTURES, SOUNDS, VIDEOS
 from vlitqc.formats.names import Names
 from vlitqc.formats.streams import Content, Stream
 from vlitqc.formats.writing import wholes
@@ -50,16 +52,12 @@ STEP = 1 << 18
 _KEY = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
 _MAGIC_AT = 257
 _MAGIC = b"ustar"
-_KINDS: Mapping[Kind, frozenset[str]] = {
-    "image": frozenset((
-        "jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff", "ppm", "pgm", "pbm",
-        "pnm", "avif", "jp2", "ico", "heic",
-    )),
-    "video": frozenset(("mp4", "avi", "webm", "mov", "mkv", "m4v", "mpg", "mpeg", "flv", "wmv", "3gp", "ogv")),
-    "audio": frozenset(("wav", "mp3", "flac", "ogg", "oga", "opus", "m4a", "aac", "wma")),
-}  # fmt: skip
+_KINDS: Mapping[Kind, frozenset[str]] = {"image": PICTURES, "video": VIDEOS, "audio": SOUNDS}
 _CAPTIONS = frozenset(("txt", "text", "caption", "transcript"))
-_REFERRING = frozenset((*(key for keys in MEDIA_FIELDS.values() for key in keys), *PART_KINDS, "url", "path"))
+_REFERRING = frozenset((*(key for keys in MEDIA_FIELDS.values() for key in keys), *PART_KINDS))
+_BELOW = frozenset(("url", "path"))
+"""Keys that refer to a medium only directly below a part or a field that is one."""
+
 _NUMBERS = re.compile(r"(\d+)")
 
 
@@ -196,9 +194,9 @@ class WebDataset:
                 )
         if group.fault:
             severity: Severity = "warning" if group.fault_kind == "stray_member" else "error"
-            issue = _issue(group.fault_kind, severity, group.fault, origin, group.shown)
+            issue = Issue.at(origin, group.fault_kind, severity, group.fault, group.shown)
             return Unreadable(origin, (issue,), group.shown)
-        more = tuple(_issue(kind, severity, told, origin, record.id) for kind, severity, told in notes)
+        more = tuple(Issue.at(origin, kind, severity, told, record.id) for kind, severity, told in notes)
         return replace(record, issues=(*record.issues, *more)) if more else record
 
 
@@ -241,8 +239,8 @@ class _Entry:
     end: int
     name: str = ""
     kind: str = "file"
-    """``file``, ``loose`` (a directory or a global header), ``damage``, ``end`` (one without its mark), or else what
-    it is, in words."""
+    """``file``, ``loose`` (a directory, a global header, ``._name``), ``damage``, ``end`` (one without its mark), or
+    else what it is, in words."""
 
     raw: bytes = b""
     fault: str = ""
@@ -503,6 +501,8 @@ def _entry(stream: Stream, start: int, block: bytes) -> _Entry:
             "utf-8", "surrogateescape"
         )
     length = info.size if kind in ("file", _SPARSE) else 0
+    if name.rpartition("/")[2].startswith("._"):
+        kind = "loose"
     return _Entry(start, size, length, size + -(-length // BLOCK) * BLOCK, name, kind, b"".join(raw))
 
 
@@ -613,6 +613,11 @@ def _place(kind: Kind, found: Sequence[tuple[_Member, dict[str, Any]]], fields: 
         for name in (member.ending, Path(member.name).name, member.name):
             named[name] = medium
     if _refer(fields, named):
+        # The picture itself goes before another address of it.
+        keys = MEDIA_FIELDS[kind]
+        embedded = next((at for at, key in enumerate(keys) if _is_embedded(fields.get(key))), 0)
+        for key in keys[:embedded]:
+            fields.pop(key, None)
         return
     if len(found) == 1:
         fields[kind] = found[0][1]
@@ -621,15 +626,25 @@ def _place(kind: Kind, found: Sequence[tuple[_Member, dict[str, Any]]], fields: 
         fields[f"{kind}s"] = [medium for _, medium in found]
 
 
-def _refer(value: Any, named: Mapping[str, dict[str, Any]]) -> bool:
-    """Replace names of media by the media, below every key that refers to one. Whether there was any."""
+def _is_embedded(value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return any(isinstance(held, dict) and isinstance(held.get("bytes"), bytes) for held in values)
+
+
+def _refer(value: Any, named: Mapping[str, dict[str, Any]], *, below: bool = False) -> bool:
+    """Replace names of media by the media, below every key that refers to one. Whether there was any.
+
+    ``below``: the value stands directly below such a key.
+    """
     placed = False
     if isinstance(value, list):
         for held in value:
-            placed |= _refer(held, named)
+            placed |= _refer(held, named, below=below)
     elif isinstance(value, dict):
+        kind = value.get("type")
+        is_part = below or (isinstance(kind, str) and kind in PART_KINDS)
         for key, held in value.items():
-            if key not in _REFERRING:
+            if key not in _REFERRING and not (is_part and key in _BELOW):
                 placed |= _refer(held, named)
             elif isinstance(held, str) and (name := _named(held, named)):
                 value[key] = named[name]
@@ -639,7 +654,7 @@ def _refer(value: Any, named: Mapping[str, dict[str, Any]]) -> bool:
                 value[key] = [named[name] if name else one for one, name in zip(held, names, strict=True)]
                 placed |= any(names)
             else:
-                placed |= _refer(held, named)
+                placed |= _refer(held, named, below=True)
     return placed
 
 
@@ -708,7 +723,3 @@ def _order(ending: str) -> list[tuple[int, str]]:
 
 def _shown(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _issue(kind: str, severity: Severity, detail: str, origin: Origin, id: str) -> Issue:
-    return Issue(kind, severity, detail, origin.file, origin.line, origin.row, id)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from time import thread_time
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from vlitqc.media.content import LFS, container, described
+from vlitqc.media.content import BOXES, LFS, container, described
 from vlitqc.media.files import MediaFault
 from vlitqc.media.pictures import MAX_PIXELS
 
@@ -41,7 +41,7 @@ _OPTIONS = {
 }
 _WORD = {"video": "a video", "audio": "a sound"}
 _OTHER = {"video": "sound but no video", "audio": "video but no sound"}
-_TOP_BOXES = frozenset((b"mdat", b"moov", b"moof", b"free", b"skip", b"uuid", b"sidx"))
+_SEGMENT = b"\x18\x53\x80\x67"
 _RIFF_STREAMED = 0x7FFF0000  # writers that cannot go back put a size near one of the two ends
 
 
@@ -109,7 +109,7 @@ def read_header(file: BinaryIO, size: int, kind: Literal["video", "audio"]) -> H
         raise
     except MemoryError as error:
         raise MediaFault("unreadable: no memory was left to read its header", retry=True) from error
-    except Exception as error:  # ffmpeg's errors are of many classes; each ends in the fault
+    except Exception as error:  # what else may come of hostile bytes ends in the fault as well
         told = source.over or f"broken {form} header: {getattr(error, 'strerror', None) or error}"
         raise MediaFault(f"unreadable: {told}") from error
     if source.over:
@@ -119,7 +119,7 @@ def read_header(file: BinaryIO, size: int, kind: Literal["video", "audio"]) -> H
 
 def _probed(source: _Source, form: str, kind: Literal["video", "audio"]) -> Header:
     import av  # 0.1 s that only those with clips spend
-    from av.error import ExitError
+    from av.error import ExitError, FFmpegError
 
     try:
         with av.open(
@@ -135,6 +135,9 @@ def _probed(source: _Source, form: str, kind: Literal["video", "audio"]) -> Head
     except ExitError as error:  # the clock ran out, which a busy disk or machine may have caused
         told = f"unreadable: its header took over {MAX_SECONDS:g} seconds to read"
         raise MediaFault(told, retry=True) from error
+    except FFmpegError as error:  # one is a MemoryError too: a header that asks for the impossible
+        told = source.over or f"broken {form} header: {error.strerror}"
+        raise MediaFault(f"unreadable: {told}") from error
 
 
 def _refuse(url: str, flags: int, options: dict[str, str]) -> Any:
@@ -212,7 +215,7 @@ def _check_whole(file: BinaryIO, size: int, form: str, head: bytes) -> None:
         for _ in range(10_000):  # fragments of a stream that is sent as it arises are this many at most
             file.seek(start)
             box = file.read(16)
-            if len(box) < 8 or box[4:8] not in _TOP_BOXES | {b"ftyp"}:
+            if len(box) < 8 or box[4:8] not in BOXES:
                 return
             length = struct.unpack(">I", box[:4])[0]
             if length == 1 and len(box) == 16:
@@ -225,3 +228,18 @@ def _check_whole(file: BinaryIO, size: int, form: str, head: bytes) -> None:
                 raise MediaFault(
                     f"truncated: {size} of at least {start} bytes are there, cut in its '{name}'"
                 )
+    elif form == "matroska":
+        length, start = _ebml_size(head, len(_SEGMENT))
+        start += length
+        if head[start : start + len(_SEGMENT)] == _SEGMENT:
+            length, start = _ebml_size(head, start + len(_SEGMENT))
+            if start + length > size:
+                raise MediaFault(f"truncated: {size} of {start + length} bytes are there")
+
+
+def _ebml_size(data: bytes, at: int) -> tuple[int, int]:
+    """How long the Matroska element is whose length stands at ``at``, 0 for one that does not know, and its start."""
+    n = 9 - int.from_bytes(data[at : at + 1], "big").bit_length()
+    unknown = (1 << 7 * n) - 1
+    length = int.from_bytes(data[at : at + n], "big") & unknown
+    return 0 if length == unknown else length, at + n

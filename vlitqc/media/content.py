@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from pathlib import PurePosixPath
 
@@ -44,7 +45,18 @@ _CONTAINERS: tuple[tuple[bytes, str], ...] = (
     (b"GIF89a", "gif"),
     (b"\x00\x00\x01\xba", "mpeg"),
 )
-_BOXES = frozenset((b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"))
+BOXES = frozenset(b"ftyp styp moov moof mdat free skip wide uuid sidx mfra pnot".split())
+"""What the outermost parts of QuickTime and MP4 files are called."""
+
+_KILOBITS = {
+    (True, 1): range(32, 449, 32),
+    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+"""Of MPEG audio, by whether it is version 1, and layer (the later versions' third has the second's)."""
+
 _SUFFIXES = {
     "mov": ("mp4", "m4v", "m4a", "mov", "3gp", "3g2", "qt"),
     "matroska": ("mkv", "webm", "mka", "weba"),
@@ -81,7 +93,8 @@ def container(data: bytes) -> str | None:
     for mark, form in _CONTAINERS:
         if data.startswith(mark):
             return form
-    if data[4:8] in _BOXES:
+    # Text may have such a word in that place, but only media data is half a gigabyte long, as letters would say.
+    if data[4:8] in BOXES and (data[0] < 0x20 or data[4:8] == b"mdat"):
         return None if data[4:8] == b"ftyp" and data[8:12] in _PICTURE_BRANDS else "mov"
     if data[:4] in (b"RIFF", b"RF64"):
         return {b"AVI ": "avi", b"WAVE": "wav"}.get(data[8:12])
@@ -91,12 +104,36 @@ def container(data: bytes) -> str | None:
 
 
 def _raw_audio(data: bytes) -> str | None:
-    if len(data) < 4 or data[0] != 0xFF or data[1] & 0xE0 != 0xE0:
+    """mp3 or aac where a frame begins, and a second one behind it as far as the bytes go."""
+    if len(data) < 7 or data[0] != 0xFF or data[1] & 0xE0 != 0xE0 or data.startswith(codecs.BOM_UTF16_LE):
         return None
-    version, layer = data[1] >> 3 & 3, data[1] >> 1 & 3
-    if layer == 0:
-        return "aac" if data[1] & 0xF0 == 0xF0 and data[2] >> 2 & 15 < 13 else None
-    return "mp3" if version != 1 and data[2] >> 4 not in (0, 15) and data[2] >> 2 & 3 != 3 else None
+    form, length = ("mp3", _mp3_frame(data)) if data[1] & 6 else ("aac", _aac_frame(data))
+    second = data[length : length + 2]
+    follows = len(second) < 2 or (second[0] == 0xFF and second[1] & 0xFE == data[1] & 0xFE)
+    return form if length and follows else None
+
+
+def _aac_frame(data: bytes) -> int:
+    """The length in bytes of the ADTS frame that begins here; 0 for none."""
+    length = (data[3] & 3) << 11 | data[4] << 3 | data[5] >> 5
+    return length if data[1] & 0xF0 == 0xF0 and data[2] >> 2 & 15 < 13 and length >= 7 else 0
+
+
+def _mp3_frame(data: bytes) -> int:
+    """The length in bytes of the MPEG audio frame that begins here; 0 for none.
+
+    Its samples (384 in layer I, 1152 in II and III, 576 in III at the lower rates) times kbit/s, by the rate.
+    """
+    version, layer = data[1] >> 3 & 3, 4 - (data[1] >> 1 & 3)
+    rate, pitch, padding = data[2] >> 4, data[2] >> 2 & 3, data[2] >> 1 & 1
+    if version == 1 or rate in (0, 15) or pitch == 3:
+        return 0
+    full = version == 3
+    hertz = (44_100, 48_000, 32_000)[pitch] >> (2, 0, 1, 0)[version]
+    kilobits = _KILOBITS[full, layer if full else min(layer, 2)][rate - 1]
+    if layer == 1:
+        return (12_000 * kilobits // hertz + padding) * 4
+    return (144_000 if full or layer == 2 else 72_000) * kilobits // hertz + padding
 
 
 def _synchsafe(size: bytes) -> int:
@@ -125,6 +162,8 @@ def described(data: bytes) -> str:
             return words
     if not head.strip(b"\0"):
         return "nothing but zero bytes"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and _is_text(head, "utf-16"):
+        return "UTF-16 text"
     form = container(head)
     if form is not None:
         return f"{form} video or sound"
@@ -144,11 +183,9 @@ def described(data: bytes) -> str:
     return f"bytes of an unknown kind ({data[:8]!r}…)"
 
 
-def _is_text(head: bytes) -> bool:
-    try:
-        text = head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if len(head) < _HEAD - 3 or error.start < len(head) - 3:
-            return False  # not merely a character that the head cuts in two
-        text = head[: error.start].decode("utf-8")
+def _is_text(head: bytes, encoding: str = "utf-8") -> bool:
+    try:  # the head may cut a character in two
+        text = codecs.getincrementaldecoder(encoding)().decode(head, final=len(head) < _HEAD - 3)
+    except UnicodeDecodeError:
+        return False
     return all(character.isprintable() or character.isspace() for character in text)

@@ -6,9 +6,9 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePath
 from time import thread_time
 from typing import BinaryIO
 
@@ -35,23 +35,15 @@ class Bounded(BytesIO):
 
     def __init__(self, data: bytes, seconds: float) -> None:
         super().__init__(data)
-        self._check = deadline(seconds)
+        self._seconds = seconds
+        self._end = thread_time() + seconds
 
     def read(self, size: int | None = -1, /) -> bytes:
         """As of BytesIO."""
-        self._check()
+        if thread_time() > self._end:
+            told = f"unreadable: it takes over {self._seconds:g} seconds to decode, as hostile files do"
+            raise MediaFault(told)
         return super().read(size)
-
-
-def deadline(seconds: float) -> Callable[[], None]:
-    """A check that raises MediaFault once this thread has computed for ``seconds``."""
-    end = thread_time() + seconds
-
-    def check() -> None:
-        if thread_time() > end:
-            raise MediaFault(f"unreadable: it takes over {seconds:g} seconds to decode, as hostile files do")
-
-    return check
 
 
 def short(reference: str) -> str:
@@ -131,11 +123,12 @@ def default_image_root(data_file: Path, references: Iterable[str]) -> Path:
 
     Tried in order: the folder of ``data_file``, its ``images``, then the same two of the folder above, and of the
     one above that. Where none holds most, the one that holds the most; where none holds any, the file's folder.
-    URLs are left aside. Pass the first few dozen references: each is looked for in each folder.
+    Left aside are URLs, absolute paths, and paths with ``..``: the data must not choose what may be opened. Pass the
+    first few dozen references: each is looked for in each folder.
     """
     folder = data_file.resolve().parent
     above = [folder, *folder.parents[:ROOT_DEPTH]]
-    local = [r for r in references if r and not SCHEME.match(r) and not r.startswith("data:")]
+    local = [r for r in references if _is_below(r)]
     best, most = folder, 0
     for candidate in (path for parent in above for path in (parent, parent / "images")):
         found = sum(_exists(candidate, reference) for reference in local)
@@ -144,6 +137,12 @@ def default_image_root(data_file: Path, references: Iterable[str]) -> Path:
         if 2 * found > len(local):
             return candidate
     return best
+
+
+def _is_below(reference: str) -> bool:
+    path = PurePath(reference)
+    inside = not path.is_absolute() and ".." not in path.parts
+    return bool(reference) and inside and not SCHEME.match(reference) and not reference.startswith("data:")
 
 
 def _exists(root: Path, reference: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,9 @@ from vlitqc.remote import Remote, RemoteFault, not_fetched
 from vlitqc.types import Clip, Image, Media, Sample
 
 MAX_BYTES = 1 << 28
+MAX_DECODED_BYTES = 1 << 30
+"""What the distinct pictures of one record may take when they are decoded."""
+
 FRAME_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"))
 """What the pictures of a folder of frames are called."""
 
@@ -67,10 +71,18 @@ class MediaLoader:
         """``result[i][j]``: picture ``j`` of ``samples[i]``.
 
         Each distinct reference is read once and each distinct content decoded once: equal pictures share their
-        ``pixels``.
+        ``pixels``. Of a record whose pictures take more than ``MAX_DECODED_BYTES``, all from the one that goes
+        beyond it on have a fault.
         """
         decoded = _Decoded()
-        return self._each([sample.images for sample in samples], lambda media: self._load(media, decoded))
+        safe = MAX_DECODED_BYTES // (3 * self.longest_side**2)
+        rows = [sample.images for sample in samples]
+        read = self._each(
+            [row if len(row) <= safe else () for row in rows], lambda media: self._load(media, decoded)
+        )
+        return [
+            found if len(row) <= safe else self._bounded(row) for row, found in zip(rows, read, strict=True)
+        ]
 
     def clip(self, media: Media) -> Clip:
         """What the header of a video or sound says, or its fault."""
@@ -81,7 +93,8 @@ class MediaLoader:
         try:
             header, n_bytes = self._header(media, kind)
         except MediaFault as fault:
-            return Clip(kind, media.reference, str(fault), n_bytes=n_bytes, sha256=sha256, retry=fault.retry)
+            told = self._told(media, fault)
+            return Clip(kind, media.reference, told, n_bytes=n_bytes, sha256=sha256, retry=fault.retry)
         return Clip(
             kind,
             media.reference,
@@ -139,6 +152,24 @@ class MediaLoader:
         found = dict(zip(wanted, results, strict=True))
         return [[found[_key(media)] for media in row] for row in rows]
 
+    def _bounded(self, row: Sequence[Media]) -> list[Image]:
+        """The pictures of one record in their order, as far as the bound on a record goes."""
+        decoded = _Decoded()
+        found: dict[tuple[str, ...], Image] = {}
+        seen: set[str] = set()
+        left = MAX_DECODED_BYTES
+        over = f"too large: the record's pictures up to this one take over {left} bytes decoded"
+        for key, media in {_key(media): media for media in row}.items():
+            if left >= 0:
+                image = self._load(media, decoded)
+                if image.pixels is not None and image.sha256 not in seen:
+                    seen.add(image.sha256)
+                    left -= image.pixels.nbytes
+            if left < 0:
+                image = Image(media.reference, None, over)
+            found[key] = image
+        return [found[_key(media)] for media in row]
+
     def _find(self, reference: str) -> Path:
         if not SCHEME.match(reference):
             return find(self.root, reference, self.allow_outside)
@@ -148,6 +179,13 @@ class MediaLoader:
             return self.remote.fetch(reference, self.max_bytes)
         except RemoteFault as fault:
             raise MediaFault(f"remote: {fault}", retry=fault.passing) from fault
+
+    def _told(self, media: Media, fault: MediaFault) -> str:
+        """The fault, with the cure where a server once sent what cannot be read."""
+        if self.remote is None or media.data is not None or fault.retry or not SCHEME.match(media.reference):
+            return str(fault)
+        cure = self.remote.cure(media.reference)
+        return str(fault).removesuffix(cure) + cure
 
     def _read(self, media: Media) -> bytes:
         if media.data is None:
@@ -164,9 +202,11 @@ class MediaLoader:
             return Image(media.reference, None, "unreadable: no memory was left to read it", retry=True)
         sha256, n_bytes = hashlib.sha256(data).hexdigest(), len(data)
         try:
-            picture = decoded.get(sha256, lambda: self._decode(data))
+            picture = decoded.get(sha256, lambda: pictures.decode(data, self.longest_side, self.max_pixels))
         except MediaFault as fault:
-            return Image(media.reference, None, str(fault), sha256, n_bytes=n_bytes, retry=fault.retry)
+            return Image(
+                media.reference, None, self._told(media, fault), sha256, n_bytes=n_bytes, retry=fault.retry
+            )
         return Image(
             media.reference,
             picture.pixels,
@@ -178,9 +218,6 @@ class MediaLoader:
             n_bytes,
             picture.frames,
         )
-
-    def _decode(self, data: bytes) -> Picture:
-        return pictures.decode(data, self.longest_side, self.max_pixels)
 
     def _header(self, media: Media, kind: Literal["video", "audio"]) -> tuple[Header, int]:
         if media.data is not None:
@@ -203,23 +240,31 @@ class MediaLoader:
             raise as_fault(error, media.reference, self.root) from error
 
     def _frames(self, references: Sequence[str]) -> tuple[Header, int]:
-        """A video that comes as pictures: all must be there, and the first must be one."""
-        states = [(reference, self._state(reference)) for reference in references]
-        gone = [reference for reference, state in states if state == "missing"]
-        if gone:
-            raise MediaFault(f"missing: {len(gone)} of {len(references)} frames, first {short(gone[0])}")
-        for reference, state in states:
-            if not state[:1].isdigit():
-                self._find(reference)  # it raises what is the matter
-        header = self._pictured(Media("image", references[0]), len(references))
-        return header, sum(int(state.partition("-")[0]) for _, state in states)
+        """A video that comes as pictures: all must be files with content, and the first must be a picture."""
+        n_bytes, gone, bad = 0, [], []
+        for reference in references:
+            try:
+                status = self._find(reference).stat()
+            except (FileNotFoundError, NotADirectoryError):
+                gone.append(reference)
+                continue
+            except OSError as error:
+                raise as_fault(error, reference, self.root) from error
+            n_bytes += status.st_size
+            if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
+                bad.append(reference)
+        for word, found in (("missing: ", gone), ("unreadable: empty or no files: ", bad)):
+            if found:
+                raise MediaFault(f"{word}{len(found)} of {len(references)} frames, first {short(found[0])}")
+        return self._pictured(Media("image", references[0]), len(references)), n_bytes
 
     def _pictured(self, first: Media, n: int) -> Header:
         image = self.load(first)
         if image.fault is not None:
             kind, _, cause = image.fault.partition(":")
             raise MediaFault(f"{kind}: frame 1 of {n}:{cause}", retry=image.retry)
-        return Header("frames", image.format, None, frames=n, width=image.width, height=image.height)
+        frames = image.frames if n == 1 else n
+        return Header("frames", image.format, None, frames=frames, width=image.width, height=image.height)
 
 
 def _is_frame(head: bytes) -> bool:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as PilImage
-from PIL import ImageFile, UnidentifiedImageError
+from PIL import ImageFile, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from vlitqc.media.content import LFS, described, picture_format
 from vlitqc.media.files import Bounded, MediaFault
@@ -83,8 +85,9 @@ class Picture:
 def decode(data: bytes, longest_side: int, max_pixels: int) -> Picture:
     """The picture in ``data``, reduced to ``longest_side``; of several frames or pages, the first.
 
-    Colours are those that ``convert("RGB")`` gives, as in the training code of vision-language models: an embedded
-    colour profile is not applied. Raises MediaFault and nothing else.
+    Colours are those that ``convert("RGB")`` gives, as in the training code of vision-language models (an embedded
+    colour profile is not applied), but for two: what is transparent lies on white, and grey of more than 8 bits is
+    scaled down instead of clipped. Raises MediaFault and nothing else.
     """
     if not data:
         raise MediaFault("unreadable: the file is empty")
@@ -213,24 +216,35 @@ def _reduced(picture: PilImage.Image, steps: tuple[int, int]) -> PilImage.Image:
 
 def _to_rgb(picture: PilImage.Image, steps: tuple[int, int]) -> PilImage.Image:
     """8-bit RGB: alpha over white, more than 8 bits scaled down; reduced by ``steps``."""
-    if picture.mode.startswith("I;16"):
-        grey = PilImage.fromarray(_BY_SIXTEEN_BITS[np.asarray(picture)])
-        return _reduced(grey, steps).convert("RGB")
-    if picture.mode in ("F", "I"):
-        return _eight_bits(_reduced(picture, steps)).convert("RGB")
+    if picture.mode.startswith(("F", "I")):
+        tags = picture.tag_v2 if isinstance(picture, TiffImageFile) else {}
+        if picture.mode.startswith("I;16"):
+            grey = PilImage.fromarray(_by_depth(tags.get(BITSPERSAMPLE, (16,))[0])[np.asarray(picture)])
+            grey = _reduced(grey, steps)
+        else:
+            grey = _eight_bits(_reduced(picture, steps))
+        white_is_zero = tags.get(PHOTOMETRIC_INTERPRETATION) == 0
+        return (ImageOps.invert(grey) if white_is_zero else grey).convert("RGB")
     if picture.has_transparency_data:
         rgba = _reduced(picture.convert("RGBA"), steps)
         return PilImage.alpha_composite(PilImage.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return _reduced(picture if picture.mode == "RGB" else picture.convert("RGB"), steps)
 
 
-_BY_SIXTEEN_BITS = np.rint(np.arange(65536) / 257).astype(np.uint8)
+@cache
+def _by_depth(bits: int) -> NDArray[np.uint8]:
+    """The 8-bit grey of each value of ``bits`` bits, in a table of 16."""
+    full = (1 << bits) - 1
+    return np.rint(np.minimum(np.arange(65536), full) * (255 / full)).astype(np.uint8)
 
 
 def _eight_bits(picture: PilImage.Image) -> PilImage.Image:
-    """Grey of 32 bits by the full range of its depth: 1 (F only), 255, 65535, or else its own maximum."""
+    """Grey of 32 bits by the full range of its depth: 1 (F only), 255, 65535, or else its own maximum.
+
+    Floats may go beyond their range by half of it, as they do after sharpening or resampling, and are clipped.
+    """
     values = np.nan_to_num(np.asarray(picture, dtype=np.float32), posinf=0.0, neginf=0.0)
     top = float(values.max())
-    depths = (1.0, 255.0, 65535.0) if picture.mode == "F" else (255.0, 65535.0)
-    full = next((depth for depth in depths if top <= depth), top)
+    depths, margin = ((1.0, 255.0, 65535.0), 1.5) if picture.mode == "F" else ((255.0, 65535.0), 1.0)
+    full = next((depth for depth in depths if top <= depth * margin), top)
     return PilImage.fromarray(np.clip(np.rint(values * (255.0 / full)), 0, 255).astype(np.uint8))

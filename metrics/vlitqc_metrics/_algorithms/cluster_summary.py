@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,7 +102,7 @@ def summarise(
     seed: int,
     items: str,
     columns: Mapping[str, list[int | None]],
-    missing: str,
+    missing: Sequence[str],
 ) -> DatasetScore:
     """The data set's score from a clustering.
 
@@ -121,7 +121,7 @@ def summarise(
         seed: of the replicates.
         items: what was clustered, as a word of the details.
         columns: passed on.
-        missing: why a sample has no item.
+        missing: why each sample has no label, where it has none.
     """
     labels = found.labels
     drawn = labels != UNLABELLED
@@ -136,8 +136,6 @@ def summarise(
         "min_samples": density.min_samples,
         "curve": curve(members, found.n_clustered, density.min_samples),
     }
-    if found.n_clustered < len(labels):
-        missing += f", or not among the {found.n_clustered} {items} drawn for clustering"
     if found.n_clusters == 0:
         return DatasetScore(
             reason=f"no cluster: no {density.min_samples} of the {found.n_clustered} {items} lie close together",
@@ -178,3 +176,12 @@ def label_of_first(
         label = int(labels[at])
         column[sample] = None if label == UNLABELLED else label
     return column
+
+
+def why_unlabelled(
+    found: Clustering, sample_of: NDArray[np.int64], without: Sequence[str], items: str
+) -> list[str]:
+    """Why each sample has no label: ``without``, for one without an item, or that its first was not drawn."""
+    undrawn = f"not among the {found.n_clustered} {items} drawn for clustering"
+    having = set(sample_of.tolist())
+    return [undrawn if i in having else text for i, text in enumerate(without)]

@@ -3,31 +3,75 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlitqc.language import language_name, not_known
+from vlitqc.language import UNKNOWN, language_name, not_known
 from vlitqc.types import Batch, Features, FeatureStore, LanguageModel, TextLikelihood
 from vlitqc_metrics._algorithms.texts import instructions, responses, turn_likelihoods
 
 Side = Literal["instruction", "response"]
+Turn = tuple[TextLikelihood, TextLikelihood]
 ANY = "any"
+_ALIKE = frozenset({"ms", "id"})
 _NO_ROWS = np.empty(0, np.int64)
 
 
-def turn_languages(batch: Batch, detector: LanguageModel) -> list[tuple[str, str]]:
-    """The language of every turn's (instruction, response), as ISO 639 codes.
+def told_turns(batch: Batch, detector: LanguageModel) -> list[Turn]:
+    """What the model says of every turn's (instruction, response), once each text's language knows of the others.
 
-    A text of one or two words passes for English; the other side then speaks for it.
+    A text of one or two words or of an unknown language, and one that is no sound English (SLOR below 0, as words in
+    random order have), is in the language of its turn's other side where that is a foreign one. Malay and Indonesian
+    share most short sentences: where a record has texts in both, all are in the one that they are in as one text.
     """
+    return batch.memo(("told_turns", detector.ref), lambda: _told_turns(batch, detector))
 
-    def told(text: TextLikelihood, other: TextLikelihood) -> str:
-        return text.language if text.value is not None or text.language != "en" else other.language
 
-    return [(told(asked, said), told(said, asked)) for asked, said in turn_likelihoods(batch, detector)]
+def _told_turns(batch: Batch, detector: LanguageModel) -> list[Turn]:
+    found = turn_likelihoods(batch, detector)
+    turns = [(_beside(asked, said), _beside(said, asked)) for asked, said in found]
+    (asked, owners), (answered, _) = instructions(batch), responses(batch)
+    records: dict[int, list[tuple[str, str]]] = {}
+    for owner, texts, turn in zip(owners.tolist(), zip(asked, answered, strict=True), turns, strict=True):
+        alike = [
+            (told.language, text) for told, text in zip(turn, texts, strict=True) if told.language in _ALIKE
+        ]
+        records.setdefault(owner, []).extend(alike)
+    mixed = {owner: rows for owner, rows in records.items() if len({code for code, _ in rows}) > 1}
+    if not mixed:
+        return turns
+    whole = detector.likelihood(["\n".join(text for _, text in rows) for rows in mixed.values()])
+    settled = dict(zip(mixed, whole, strict=True))
+
+    def one(told: TextLikelihood, owner: int) -> TextLikelihood:
+        return _like(told, settled[owner]) if owner in settled and told.language in _ALIKE else told
+
+    return [
+        (one(asked, owner), one(said, owner))
+        for (asked, said), owner in zip(turns, owners.tolist(), strict=True)
+    ]
+
+
+def turn_languages(batch: Batch, detector: LanguageModel) -> list[tuple[str, str]]:
+    """The language of every turn's (instruction, response), as ISO 639 codes; see ``told_turns``."""
+    return [(asked.language, said.language) for asked, said in told_turns(batch, detector)]
+
+
+def _beside(text: TextLikelihood, other: TextLikelihood) -> TextLikelihood:
+    unsound = text.value is None or (text.slor is not None and text.slor < 0)
+    doubtful = text.language == UNKNOWN or (text.language == "en" and unsound)
+    return _like(text, other) if doubtful and other.language not in ("", "en") else text
+
+
+def _like(text: TextLikelihood, other: TextLikelihood) -> TextLikelihood:
+    """The text in the other's language, which the model may or may not know."""
+    if other.value is None:
+        return replace(other, n_tokens=text.n_tokens)
+    return replace(text, language=other.language)
 
 
 class KnownLanguages:
@@ -84,23 +128,31 @@ class KnownLanguages:
         """
         rows = np.zeros(len(sample_of), dtype=bool)
         if self.detector is None:
-            return LeftOut(rows, Counter(), self.codes)
+            return LeftOut(rows, {}, Counter(), self.codes)
         codes, index = store.strings(self._feature(side))
         n = store.n_samples
         whole = np.bincount(index, minlength=n) == np.bincount(sample_of, minlength=n)
         told = np.array([code != "" for code in codes], dtype=bool)
         rows[whole[sample_of]] = told[whole[index]]
-        return LeftOut(rows, Counter(code for code in codes if code), self.codes)
+        found = [(sample, code) for sample, code in zip(index.tolist(), codes, strict=True) if code]
+        # Later entries of a dict win, so a sample's first language comes last.
+        return LeftOut(rows, dict(reversed(found)), Counter(code for _, code in found), self.codes)
 
     def _feature(self, side: Side) -> str:
         return "-".join(["foreign", side, *self.key])
 
 
 class LeftOut:
-    """Texts that a metric leaves out because its model does not know their language."""
+    """Texts that a metric leaves out because its model does not know their language.
 
-    def __init__(self, rows: NDArray[np.bool_], codes: Counter[str], known: Sequence[str]) -> None:
+    ``rows`` marks them, ``first`` is the first such language of each sample that has one, ``codes`` counts them.
+    """
+
+    def __init__(
+        self, rows: NDArray[np.bool_], first: Mapping[int, str], codes: Counter[str], known: Sequence[str]
+    ) -> None:
         self.rows = rows
+        self.first = first
         self.codes = codes
         self.known = known
 
@@ -113,6 +165,7 @@ class LeftOut:
         """Why there is nothing to score: the most frequent of the languages, or ``otherwise``."""
         return not_known(self.codes.most_common(1)[0][0], self.known) if self.codes else otherwise
 
-    def missing(self, otherwise: str) -> str:
-        """Why a sample has no value where others do."""
-        return f"{otherwise}, or {self.reason(otherwise)}" if self.codes else otherwise
+    def missing(self, n: int, otherwise: str) -> list[str]:
+        """Why each of ``n`` samples has no text to score: the first of its foreign languages, or ``otherwise``."""
+        reasons = {code: not_known(code, self.known) for code in self.codes}
+        return [reasons[self.first[i]] if i in self.first else otherwise for i in range(n)]

@@ -63,12 +63,12 @@ class StoredTasks:
             return self.left_out.reason("no instruction")
         return f"no instruction could be tagged: {failures.most_common(1)[0][0]}"
 
-    def why_missing(self) -> str:
-        """Why a sample has no task when others do."""
-        failures = Counter(why for _, why in self.failures())
-        if not failures:
-            return self.left_out.missing("no instruction")
-        return f"no instruction, or it could not be tagged: {failures.most_common(1)[0][0]}"
+    def missing(self, n: int) -> list[str]:
+        """Why each of ``n`` samples has no task: its first failure, its language, or that nothing is asked."""
+        reasons = self.left_out.missing(n, "no instruction")
+        for sample, why in reversed(self.failures()):
+            reasons[sample] = f"the instruction could not be tagged: {why}"
+        return reasons
 
 
 def task_feature(tagger: Tagger) -> str:
@@ -106,8 +106,9 @@ def tag_tasks(batch: Batch, tagger: Tagger, known: KnownLanguages) -> dict[str, 
 
     def compute() -> Features:
         texts, index = instructions(batch)
-        n_images = [len(batch.samples[i].images) for i in index]
-        return Features(tagger.propose(texts, n_images), index)
+        # A question about a video or sound is asked like one about a picture; it is no chat.
+        n_media = [len(batch.samples[i].media) for i in index]
+        return Features(tagger.propose(texts, n_media), index)
 
     name = task_feature(tagger)
     return {name: batch.memo(name, compute), **known.features(batch, "instruction")}
