@@ -30,7 +30,9 @@ from vlitqc_metrics._algorithms.pictures import no_picture
 from vlitqc_metrics.correctness import Correctness
 from vlitqc_metrics.image_readability import ImageReadability
 from vlitqc_metrics.instruction_complexity import InstructionComplexity
+from vlitqc_metrics.instruction_diversity import InstructionDiversity
 from vlitqc_metrics.object_diversity import ObjectDiversity
+from vlitqc_metrics.task_balance import TaskBalance
 from vlitqc_metrics.task_diversity import TaskDiversity
 from vlitqc_metrics.text_readability import TextReadability
 
@@ -256,6 +258,20 @@ def test_a_sample_without_a_task_has_no_instruction() -> None:
     score = metric.resolve(MemoryFeatures.collect(metric, [batch(sample(("How many?", "2")), sample())]))
     assert score.columns["task"] == ["count", None]
     assert score.missing[1] == "no instruction"
+
+
+def test_a_caption_without_a_question_has_no_task() -> None:
+    captions = batch(sample(("", "A cat.")), sample(("<image>", "A dog.")))
+    for metric in (TaskDiversity(OneTask()), TaskBalance(OneTask()), InstructionDiversity(OneTask())):
+        score = metric.resolve(MemoryFeatures.collect(metric, [captions]))
+        assert (score.value, score.reason, score.n_scored) == (None, "no instruction", 0)
+    mixed = batch(
+        sample(("", "A cat."), ("How many?", "2")), sample(("<image>", "A dog.")), sample(("Why?", "So."))
+    )
+    metric = TaskDiversity(OneTask())
+    score = metric.resolve(MemoryFeatures.collect(metric, [mixed]))
+    assert score.columns["task"] == ["count", None, "count"]
+    assert (score.value, score.n_scored, score.details["tasks"]) == (1.0, 2, {"count": 2})
 
 
 def test_a_question_about_a_clip_is_no_chat_without_media() -> None:

@@ -102,25 +102,31 @@ class TaskMetric:
 
 
 def tag_tasks(batch: Batch, tagger: Tagger, known: KnownLanguages) -> dict[str, Features]:
-    """The tagger's proposal for every turn, asked for once however many metrics need it."""
+    """The tagger's proposal for every turn, asked for once however many metrics need it; "" where nothing is asked."""
 
     def compute() -> Features:
         texts, index = instructions(batch)
+        asked = [i for i, text in enumerate(texts) if strip_media_tokens(text)]
         # A question about a video or sound is asked like one about a picture; it is no chat.
-        n_media = [len(batch.samples[i].media) for i in index]
-        return Features(tagger.propose(texts, n_media), index)
+        n_media = [len(batch.samples[index[i]].media) for i in asked]
+        proposals = [""] * len(texts)
+        for i, proposal in zip(asked, tagger.propose([texts[i] for i in asked], n_media), strict=True):
+            proposals[i] = proposal
+        return Features(proposals, index)
 
     name = task_feature(tagger)
     return {name: batch.memo(name, compute), **known.features(batch, "instruction")}
 
 
 def stored_tasks(store: FeatureStore, tagger: Tagger, known: KnownLanguages) -> StoredTasks:
-    """The tag of every turn of the run in a known language; all are settled once however many metrics need it."""
+    """The tag of every instruction in a known language; all are settled once however many metrics need it."""
     proposals, index = store.strings(task_feature(tagger))
-    tags = store.memo(task_feature(tagger), lambda: tagger.settle(proposals))
+    asked = np.array([bool(proposal) for proposal in proposals], bool)
+    tags = store.memo(task_feature(tagger), lambda: tagger.settle(list(filter(None, proposals))))
     left_out = known.left_out(store, "instruction", index)
-    turns = np.flatnonzero(~left_out.rows)
-    return StoredTasks([tags[i] for i in turns], index[turns], turns, left_out)
+    used = ~left_out.rows[asked]
+    turns = np.flatnonzero(asked & ~left_out.rows)
+    return StoredTasks([tags[i] for i in np.flatnonzero(used)], index[turns], turns, left_out)
 
 
 def task_of_samples(tasks: Sequence[str], index: NDArray[np.int64], n: int) -> list[str | None]:
