@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import signal
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -22,6 +23,9 @@ from vlitqc import registry
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+# A shell starts what it runs in the background deaf to Ctrl-C, and so would be every command that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HEAD = """
 name = "{name}"

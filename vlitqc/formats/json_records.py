@@ -7,7 +7,7 @@ import io
 import json
 import os
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -48,10 +48,13 @@ _GAP = re.compile(rb"[\s,]*+(?:\xef\xbb\xbf[\s,]*+)*+")
 _EDGE = re.compile(rb"(?:[\s,\0]|\xef\xbb\xbf)*+")
 _NULS = re.compile(rb"\0*+")
 # Everything up to the next bracket outside a string. No string holds a raw newline in JSON, so a newline also
-# ends one: a lost quotation mark then spoils its own line and not the rest of the file.
-_RUN = re.compile(rb'(?:[^{}\[\]"]++|"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+["\n])*+', re.DOTALL)
+# ends one: a lost quotation mark then spoils its own line and not the rest of the file. One that the buffer cuts is
+# matched too: before Python 3.11.5 a possessive group whose last try fails after a few steps ends at a wrong place.
+_STRING = rb'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+'
+_RUN = re.compile(rb'(?:[^{}\[\]"]++|' + _STRING + rb'(?:["\n]|\\?\Z))*+', re.DOTALL)
+_STRINGS = re.compile(_STRING + rb'(["\n]?)', re.DOTALL)
 _SCALAR = re.compile(
-    rb'(?:"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"|-?[0-9][0-9.eE+-]*+|-?Infinity|NaN|null|true|false)(?=\s*+[,\]])',
+    rb"(?:" + _STRING + rb'"|-?[0-9][0-9.eE+-]*+|-?Infinity|NaN|null|true|false)(?=\s*+[,\]])',
     re.DOTALL,
 )
 _LIST = re.compile(rb'\[\s*+(?:["\[\]{,]|-?[0-9]|-?Infinity|NaN|null|true|false|//|$)')
@@ -490,6 +493,16 @@ def _with_fault(pieces: Iterator[Piece], file: Stream) -> Iterator[Piece]:
         yield replace(last, notes=(*last.notes, told))
 
 
+def _run(buffer: bytes, at: int) -> tuple[int, bool]:
+    """From a place outside strings to the next bracket outside them; or, with True, to a string that is cut."""
+    end = _RUN.match(buffer, at).end()  # type: ignore[union-attr]
+    if end == len(buffer):
+        last = deque(_STRINGS.finditer(buffer, at), maxlen=1)
+        if last and not last[0][1]:
+            return last[0].start(), True
+    return end, False
+
+
 class Values:
     """Finds where JSON values begin and end by their brackets, without holding more than one of them.
 
@@ -616,9 +629,8 @@ class Values:
             scalar = _SCALAR.match(self.buffer, self.keep)
             if scalar is not None:
                 return scalar.end()
-            at = _RUN.match(self.buffer, self.keep + done).end()  # type: ignore[union-attr]
+            at, in_string = _run(self.buffer, self.keep + done)
             done = at - self.keep
-            in_string = self.buffer[at : at + 1] == b'"'
             if at == len(self.buffer) or in_string:
                 if len(self.buffer) - self.keep > self.limit:
                     return None
@@ -632,12 +644,12 @@ class Values:
         depth = 1
         done = at - self.keep
         while True:
-            buffer, run = self.buffer, _RUN.match
+            buffer = self.buffer
             at = self.keep + done
             size = len(buffer)
             while True:
-                at = run(buffer, at).end()  # type: ignore[union-attr]
-                if at == size or buffer[at] == 0x22:
+                at, in_string = _run(buffer, at)
+                if at == size or in_string:
                     break
                 bracket = buffer[at]
                 depth += 1 if bracket in b"{[" else -1
