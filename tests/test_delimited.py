@@ -278,6 +278,14 @@ class TestRows:
         text = 'image,caption\na.jpg,"A \\"big\\" dog, C:\\\\"\nb.jpg,"A ""cat"", sits\n\\n"\n'
         assert responses(read(tmp_path / "a.csv", text)) == ['A "big" dog, C:\\', 'A "cat", sits\n\\n']
 
+    def test_quotes_after_a_backslash_without_the_separator(self, tmp_path: Path) -> None:
+        told = [
+            f'a sign that says \\"stop {n}\\" here' if n % 3 == 0 else f"a plain cat {n}" for n in range(12)
+        ]
+        text = "image,caption\n" + "".join(f'"i{n}.jpg","{one}"\n' for n, one in enumerate(told))
+        found = responses(read(tmp_path / "a.csv", text))
+        assert found == [one.replace("\\", "") for one in told]
+
     def test_a_backslash_before_a_closing_quote_is_a_backslash(self, tmp_path: Path) -> None:
         text = 'image,caption\na.jpg,"in C:\\"\nb.jpg,"[""a \\""b\\""""]"\n'
         assert responses(read(tmp_path / "a.csv", text)) == ["in C:\\", '["a \\"b\\""]']

@@ -83,6 +83,25 @@ class TestCollection:
     def test_what_is_no_data_is_counted(self, shards: Path) -> None:
         assert open_input(shards).others == {".md": 1, ".jpg": 1, "settings": 1, "hidden": 1}
 
+    @pytest.mark.parametrize(
+        ("name", "value", "n"),
+        [
+            ("1.json", {"url": "http://a/1.jpg", "image_id": "1", "caption": "a cat"}, 1),
+            ("1.json", {"image_id": "1", "caption": "a cat"}, 1),
+            ("1.json", {"r1": {"question_id": 1, "text": "Q", "answer": "A"}}, 1),
+            ("state.json", [{"query": "Q", "response": "A"}], 1),
+            ("state.json", {"query": "Q", "response": "A"}, 0),
+            ("1.json", {"lr": 0.1, "layers": {"n": 2}}, 0),
+        ],
+    )
+    def test_settings_are_what_cannot_be_a_record(
+        self, tmp_path: Path, name: str, value: Any, n: int
+    ) -> None:
+        (tmp_path / "a.jsonl").write_text('{"query": "Q", "response": "A"}\n')
+        (tmp_path / name).write_text(json.dumps(value))
+        reader = open_input(tmp_path)
+        assert (len(list(reader.records())), reader.others.get("settings", 0)) == (1 + n, 1 - n)  # type: ignore[attr-defined]
+
     def test_a_record_is_found_again(self, shards: Path) -> None:
         reader = pickle.loads(pickle.dumps(open_input(shards)))
         for record in list(reader.records()):

@@ -89,6 +89,26 @@ class TestReading:
             "dropped": {"train": [pair(0)], "names": ["x"], "test": {"k": pair(2)}, "other": [{"a": 1}]},
         }
 
+    def test_late_and_other_records_are_read_as_well(self, tmp_path: Path) -> None:
+        late = [{"a": n} for n in range(8)] + [pair(0)]
+        test, part, table = [{"q": "x", "a": "y"}], {"k": {"instruction": "Q"}}, [{"id": 1, "url": "u"}]
+        value = {
+            "test": test,
+            "one": late,
+            "two": [pair(1)],
+            "part": part,
+            "licenses": table,
+            "images": table,
+        }
+        reader = opened(tmp_path / "a", value)
+        records = list(reader.records())
+        assert ids(records) == [*[None] * 9, "r0", "r1", "k"]
+        assert isinstance(records[0], Unreadable) and "--map" in records[0].issues[0].detail
+        found = divided(reader, records, tmp_path, range(10))
+        tables = {"licenses": table, "images": table}
+        assert found["kept"] == {"test": test, "one": late, "two": [], "part": {}, **tables}
+        assert found["dropped"] == {"test": [], "one": [], "two": [pair(1)], "part": part, **tables}
+
     def test_what_cannot_be_read_is_a_record_too(self, tmp_path: Path) -> None:
         value = {"data": [pair(0), 3, {"a": 1}, ["x"], None, "text", pair(1)]}
         reader = opened(tmp_path / "a", value)
@@ -146,6 +166,7 @@ class TestReading:
             ),
             ({"info": {"a": 1}, "annotations": [{"id": 1}, {"id": 2}]}, "--map instruction=THEIRS"),
             ({"model": {"layers": {"a": 1}}, "steps": [1, 2]}, "is one JSON object"),
+            ({"train": {"data": [pair(0)]}, "test": {"data": []}}, "holds 'train', 'test'; no conversation"),
         ],
     )
     def test_other_documents_are_refused(self, tmp_path: Path, value: Any, words: str) -> None:
@@ -509,6 +530,20 @@ class TestWhatFollows:
             b"".join(told[1:]).replace(b" ", b"")
             == b'test":[{"id":"r1","instruction":"Q","output":"\\u00e91"}]}'
         )
+
+    @pytest.mark.parametrize("named", [False, True])
+    @pytest.mark.parametrize("lost", ["], ", '"z": }, ', "data}, "])
+    def test_a_broken_document_is_divided_without_loss(self, tmp_path: Path, lost: str, named: bool) -> None:
+        first = json.dumps({"first": {"k": pair(0)} if named else [pair(0)]})[:-1]
+        text = f'{first}, {lost}{json.dumps(pair(1))}, {{"a": [,]}}, {json.dumps(pair(2))}]}}'
+        reader = opened(tmp_path / "a", text)
+        records = list(reader.records())
+        whole: list[Record] = [record for record in records if isinstance(record, Sample)]
+        assert (reader.name, ids(whole)) == ("json_document", ["r0", "r1", "r2"])
+        for n, kept in enumerate((records, whole, whole[:1], whole[:2], [*whole[:1], records[-2]])):
+            reader.divide([(record.origin, "out") for record in kept], {"out": tmp_path / f"out{n}"})
+            again = list(open_input(tmp_path / f"out{n}").records())
+            assert sorted(ids(again), key=str) == sorted(ids(kept), key=str)
 
     def test_a_lone_object_in_the_terms_of_names(self, tmp_path: Path) -> None:
         value = {"ask": "Q", "say": "A", "parts": [{"n": 1}]}

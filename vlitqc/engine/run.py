@@ -217,7 +217,8 @@ def score(
             that they have in common.
         device: ``auto``, ``cpu`` or ``cuda``.
         batch_size: samples that the models see together.
-        workers: processes; each loads its own models.
+        workers: processes; each loads its own models. A script that asks for more than one guards its own code
+            with ``if __name__ == "__main__":``, as every program that starts processes does.
         seed: of everything random.
         format: a format's name; by default detected from the content of each file.
         map: fields that the data calls otherwise, ours to theirs, such as ``{"image": "meta.path"}``.

@@ -128,7 +128,8 @@ class _Crew:
         first, last = shard.records[0].origin, shard.records[-1].origin
         return RunError(
             f"worker processes die again and again, last over rows {first.row} to {last.row} of {first.file}, "
-            "perhaps for want of memory; the same command goes on, with fewer --workers if it happens again"
+            "perhaps for want of memory; the same command goes on, with fewer --workers if it happens again "
+            '(a script of one\'s own calls score under if __name__ == "__main__":)'
         )
 
     def _renew(self, workers: int) -> None:

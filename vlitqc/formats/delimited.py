@@ -110,7 +110,7 @@ class _Delimited:
             self._dialect = found.dialect
             told = _TOLD.match(head)
             stream.seek(self._content.start + (told.end() if told else 0))
-            rows, starts = _sample(stream, self._dialect, line=2 if told else 1)
+            rows, starts, _ = _sample(stream, self._dialect, line=2 if told else 1)
         width = _width(rows) or len(rows[0])
         table = [row for row in rows if len(row) == width]
         self._layout = _layout(table, names)
@@ -333,29 +333,31 @@ def _likeliest(head: bytes, separators: Iterable[bytes]) -> _Found | None:
             continue
         for escaped in (False, True) if b'\\"' in text else (False,):
             dialect = _Dialect(separator, end, escaped)
-            rows = _sample(io.BufferedReader(io.BytesIO(text)), dialect)[0]
+            rows, _, n_faulty = _sample(io.BufferedReader(io.BytesIO(text)), dialect)
             if len(head) >= HEAD_BYTES and len(rows) > 1:
                 del rows[-1]
             if width := _width(rows):
                 table = [row for row in rows if len(row) == width]
                 share = len(table) / len(rows)
-                found.append(_Found(_is_known(table, share), share, width, dialect))
+                # A row with a broken quote is split at every separator, and may come out regular by chance.
+                found.append(_Found(_is_known(table, share), share - n_faulty / len(rows), width, dialect))
     return max(found, key=_Found.rank, default=None)
 
 
 def _sample(
     file: io.BufferedReader, dialect: _Dialect, line: int = 1
-) -> tuple[list[list[str]], list[tuple[int, int]]]:
-    """The first rows in text, and where and in which line each of them begins."""
+) -> tuple[list[list[str]], list[tuple[int, int]], int]:
+    """The first rows in text, where and in which line each of them begins, and how many are faulty."""
     rows, starts = [], []
-    n_bytes = 0
+    n_bytes = n_faulty = 0
     for row in _Rows(file, dialect, None, line=line):
         n_bytes += row.end - row.start
         rows.append([cell.decode("utf-8", "replace") for cell in row.cells])
         starts.append((row.start, row.line))
+        n_faulty += row.fault is not None
         if len(rows) == SAMPLE_ROWS or n_bytes > SAMPLE_BYTES:
             break
-    return rows, starts
+    return rows, starts, n_faulty
 
 
 def _width(rows: Sequence[Sequence[str]]) -> int:

@@ -24,8 +24,9 @@ from vlitqc.formats.collection import (
     natural,
     small_json,
 )
-from vlitqc.formats.conversation import INSTRUCTION_KEYS, MEDIA_FIELDS, MESSAGE_KEYS
+from vlitqc.formats.conversation import INSTRUCTION_KEYS, MEDIA_FIELDS, MESSAGE_KEYS, read_conversation
 from vlitqc.formats.names import Names
+from vlitqc.types import Origin, Sample
 
 AUDITED = b"vlitqc.input"
 """The key in the schema of a filter's ``….decisions.parquet`` that tells it from other files of that name."""
@@ -162,18 +163,27 @@ def _is_output(name: str, stems: set[str]) -> bool:
 
 
 def is_settings(path: Path, names: Names) -> bool:
-    """Whether a ``.json`` file is a document of settings: known by its name, or small, with nothing in it that
-    could be a record."""
+    """Whether a ``.json`` file is a document of settings: an object that its name tells, or a small one with
+    nothing in it that could be a record."""
     if path.name in SETTINGS or path.name.endswith(".index.json"):
-        return True
+        return not _begins_a_list(path)
     if path.suffix.lower() != ".json":
         return False
     value = small_json(path, MAX_SETTINGS)
-    if not value:
+    if not value or any(map(_holds_objects, value.values())):
         return False
     telling = {*TELLING, *(theirs.partition(".")[0] for theirs in names.fields.values())}
+    place = Origin(str(path), 0, 1, 0, 0, "")
     held = (value, *(inner for inner in value.values() if isinstance(inner, dict)))  # records by id
-    return not any(telling & one.keys() for one in held) and not any(map(_holds_objects, value.values()))
+    return not any(
+        telling & one.keys() or isinstance(read_conversation(one, place, names), Sample) for one in held
+    )
+
+
+def _begins_a_list(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(64).lstrip().startswith(b"[")
+    return False
 
 
 def _holds_objects(held: Any) -> bool:

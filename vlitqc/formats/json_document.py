@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from vlitqc.errors import NoConversation
-from vlitqc.formats.conversation import ID_KEYS, MEDIA_FIELDS, MESSAGE_KEYS, read_conversation
+from vlitqc.formats.conversation import ID_KEYS, KEYS, MEDIA_FIELDS, MESSAGE_KEYS, read_conversation
 from vlitqc.formats.json_records import CHUNK, MAX_RECORD_BYTES, JsonRecords, Piece, Values, parse
 from vlitqc.formats.names import Names
 from vlitqc.formats.streams import Content, Stream
@@ -25,7 +25,12 @@ PROBED = 8
 PROBED_KEYS = 64
 """Keys that are looked at to tell whether the object is itself a record, or holds one under each key."""
 
+SPLITS = frozenset(("train", "training", "dev", "eval", "val", "valid", "validation", "test", "testing"))
+"""Keys whose objects are records wherever another key has some."""
+
+_TOLD = frozenset(key for keys in KEYS.values() for key in keys).difference(ID_KEYS, *MEDIA_FIELDS.values())
 _KEY_BYTES = 1 << 16
+_NAMED = 5
 _COLON = b": \t\r\n\v\f"
 _KEY = re.compile(rb'"[^"\\\n]{0,%d}+(?:\\.[^"\\\n]*+)*+"\s*+:\s*+' % _KEY_BYTES, re.DOTALL)
 
@@ -99,9 +104,10 @@ class Document(Values):
         end = self.file.seek(0, SEEK_END)
         return Member("", False, self.base + self.keep, self.line, end, whole=True, loose=True)
 
-    def next(self) -> bytes:
-        """The byte that ``left`` begins with."""
-        return self.buffer[self.keep : self.keep + 1]
+    def following(self) -> Any:
+        """The value that ``left`` begins with, where it is an object that can be read."""
+        end = self.end(self.keep) if self.buffer[self.keep : self.keep + 1] == b"{" else None
+        return None if end is None else parse(self.buffer[self.keep : end])[0]
 
     def elements(self, member: Member) -> Iterator[Piece]:
         """The elements from here on, those of an object each with its key: ``"id": {…}``."""
@@ -151,7 +157,7 @@ class Document(Values):
 
 @dataclass(slots=True)
 class _Survey:
-    """What a document holds: the members with conversations, and the beginning of everything, shortened."""
+    """What a document holds: the members with records, and the beginning of everything, shortened."""
 
     document: Document
     members: list[Member] = field(default_factory=list)
@@ -160,12 +166,21 @@ class _Survey:
     """How many objects there are under a key."""
 
     def walk(self, names: Names | None = None) -> Iterator[tuple[str | None, Any]]:
-        """Read the document: the first elements of each key, and all under ``images``, with the keys they have."""
+        """Read the document: of each key the elements up to a conversation, at least the first ones, and all under
+        ``images``; with the keys they have.
+
+        Members are those with a conversation, and with them those of objects that have a field that tells one, as
+        a record has it, or that are called as a split is. ``images`` are a table, unless they begin with one.
+        """
+        told = _TOLD.union(names.fields.values() if names else ())
+        found = set[str]()
+        doubtful = list[tuple[Member, set[str]]]()
         for member in self.document.members():
-            readable, held = False, dict[str, Any]()
+            readable, held, fields = False, dict[str, Any](), set[str]()
+            table = member.key == "images"
             early = len(self.outline) < PROBED_KEYS
             for n, piece in enumerate(self.document.elements(member)):
-                if n >= (PROBED_KEYS if member.named else PROBED) and member.key != "images":
+                if readable and n >= (PROBED_KEYS if member.named else PROBED) and not table:
                     continue
                 if not early and not (piece.raw or b"").endswith(
                     b"}"
@@ -173,8 +188,10 @@ class _Survey:
                     continue
                 key, value, _ = entry(piece.raw or b"")
                 yield key, value
-                if n < PROBED:
-                    readable = readable or _readable(value, names)
+                if isinstance(value, dict):
+                    fields |= told & value.keys()
+                    if not readable and (n < PROBED or not table):
+                        readable = _readable(value, names)
                 if n < PROBED_KEYS:
                     held[str(n) if key is None else key] = _short(value, piece.end - piece.start)
                 if isinstance(value, dict):
@@ -183,6 +200,12 @@ class _Survey:
                 self.outline[member.key] = held if member.named else [*held.values()]
             if readable:
                 self.members.append(member)
+                found |= fields
+            elif early and not table and member.key in self.sizes:
+                doubtful.append((member, fields))
+        if self.members:
+            self.members += [m for m, fields in doubtful if fields & found or m.key in SPLITS]
+            self.members.sort(key=lambda member: member.begin)
         self.outline |= self.document.plain
 
     def is_by_id(self, names: Names | None = None) -> bool:
@@ -193,14 +216,18 @@ class _Survey:
         )
 
     def is_document(self) -> bool:
-        """Whether the object is no record itself and holds some, or objects at least, and no other follows it.
+        """Whether the object is no record itself and holds some, or objects at least, and no other follows it; but
+        records may follow records.
 
         Where it is cut or broken it must hold a record, and no key that records have.
         """
         if not self.document.itself.whole:
             found = bool(self.members) or self.is_by_id()
             return found and self.outline.keys().isdisjoint(MESSAGE_KEYS)
-        if self.document.next() == b"{" or _readable(self.outline):
+        following = self.document.following()
+        if following is not None and not (self.members and _readable(following)):
+            return False
+        if _readable(self.outline):
             return False
         held = self.outline.values()
         inner = [v.values() if isinstance(v, dict) else v for v in held if isinstance(v, dict | list)]
@@ -212,11 +239,12 @@ class _Survey:
 class JsonDocument(JsonRecords):
     """One JSON object that holds records, in a list or by their ids, and other things beside them.
 
-    Read are the keys whose first elements are conversations, or every key where the object itself holds the records
-    by their ids. A record of an object has its key for an id. Where a record has an ``image_id``, its picture is the
-    ``file_name`` that the document's ``images`` give that id, as in COCO's captions, or without such a list the id
-    with ``.jpg``, as in MiniGPT-4's. An object that is a record in the terms of ``names`` is read as one. What
-    follows the object, or cannot be told where it is broken, is read as records that are mostly unreadable.
+    Read are the keys that hold a conversation and those like them, or every key where the object itself holds the
+    records by their ids; the others are carried over whole. A record of an object has its key for an id. Where a
+    record has an ``image_id``, its picture is the ``file_name`` that the document's ``images`` give that id, as in
+    COCO's captions, or without such a list the id with ``.jpg``, as in MiniGPT-4's. An object that is a record in
+    the terms of ``names`` is read as one. What follows the object, or cannot be told where it is broken, is read as
+    records that are mostly unreadable.
 
     Raises NoConversation where no key holds conversations.
     """
@@ -249,18 +277,22 @@ class JsonDocument(JsonRecords):
                 self._members = [Member("", False, self.content.start, 1, end, whole=True, loose=True)]
             elif survey.is_by_id(names):
                 self._members = [document.itself]
+            self._open = not document.itself.whole
             if self._members and self._members[-1].whole and not self._members[-1].loose:
                 self._members += filter(None, [document.left()])
         if not self._members:
-            sizes = survey.sizes or {"keys": len(survey.outline)}
-            told = (
-                f"{path} is one JSON object that holds {', '.join(f'{n} {key}' for key, n in sizes.items())}"
+            sizes = survey.sizes
+            keys = [f"'{key}'" for key in survey.outline]
+            more = f" and {len(keys) - _NAMED} keys more" if len(keys) > _NAMED else ""
+            held = ", ".join(f"{n} {key}" for key, n in sizes.items()) or ", ".join(keys[:_NAMED]) + more
+            cure = (
+                f"if the '{max(sizes, key=lambda key: sizes[key])}' are records, say what their fields are called"
+                if sizes
+                else "if records stand deeper, bring them into one list; if its values are records, name their fields"
             )
-            longest = max(sizes, key=lambda key: sizes[key], default="")
             raise NoConversation(
-                f"{told}; no conversation is found in the first of any; if the '{longest}' are records, say what "
-                "their fields are called, such as --map instruction=THEIRS --map response=THEIRS; else pass the "
-                "file that holds the records"
+                f"{path} is one JSON object that holds {held}; no conversation is found in any; {cure}, such as "
+                "--map instruction=THEIRS --map response=THEIRS; else pass the file that holds the records"
             )
 
     def _note_picture(self, key: str | None, value: Any) -> None:
@@ -287,27 +319,47 @@ class JsonDocument(JsonRecords):
         return _with_picture(super().fields(value), self._pictures)
 
     def divide(self, places: Iterable[tuple[Origin, str]], targets: Mapping[str, Path]) -> None:
-        """The same document with fewer records; everything beside them is copied byte for byte."""
+        """The same document with fewer records; everything beside them is copied byte for byte.
+
+        Where it is broken behind a list, the objects that follow are put into that list, and the rest behind the
+        document, which is closed.
+        """
         with ExitStack() as stack:
             drafts = stack.enter_context(wholes(dict(targets), self.files))
             files = {name: stack.enter_context(self.content.create(draft)) for name, draft in drafts.items()}
             source = stack.enter_context(self.content.open())
-            members = iter(self._members)
+            loose = self._members[-1] if self._open and self._members[-1].loose else None
+            members = iter(self._members[:-1] if loose else self._members)
             member = next(members)
             _copy(source, source.tell(), member.begin, files.values())
             begun: set[str] = set()
+            behind: list[tuple[Origin, str]] = []
             for origin, name in places:
                 while member.finish < origin.end and (later := next(members, None)) is not None:
                     _copy(source, member.finish, later.begin, files.values())
                     member, begun = later, set()
                 raw = self._raw(source, origin)
+                if origin.start >= member.finish and (
+                    member.named or not isinstance(self.parse(raw)[0], dict)
+                ):
+                    behind.append((origin, name))
+                    continue
                 between = b"\n" if member.loose else b",\n"
                 files[name].write(between + raw if name in begun else raw)
                 begun.add(name)
             for later in members:
                 _copy(source, member.finish, later.begin, files.values())
                 member = later
-            _copy(source, member.finish, None, files.values())
+            if loose is None:
+                _copy(source, member.finish, None, files.values())
+            else:
+                source.seek(max(member.finish, loose.begin - CHUNK))
+                last = source.read(loose.begin - source.tell()).rstrip(b" \t\r\n\v\f,\xef\xbb\xbf")
+                _copy(source, member.finish, max(member.finish, loose.begin - CHUNK), files.values())
+                for file in files.values():
+                    file.write(last + (b"null}" if last.endswith(b":") else b"}"))
+                for origin, name in behind:
+                    files[name].write(b"\n" + self._raw(source, origin))
             if not member.whole:  # a list cut short is closed
                 for file in files.values():
                     file.write((b"}" if member.named else b"]") + b"}" * member.depth)
