@@ -181,8 +181,9 @@ def is_settings(path: Path, names: Names) -> bool:
 
 
 def _begins_a_list(path: Path) -> bool:
-    with suppress(OSError), path.open("rb") as file:
-        return file.read(64).lstrip().startswith(b"[")
+    if path.is_file():  # opening a pipe waits for its other end
+        with suppress(OSError), path.open("rb") as file:
+            return file.read(64).lstrip().startswith(b"[")
     return False
 
 
