@@ -19,6 +19,7 @@ from vlitqc.formats import Reader
 from vlitqc.formats.collection import Collection
 from vlitqc.formats.names import Names
 from vlitqc.media import MediaLoader, issue_kind, remarks
+from vlitqc.media.files import SCHEME
 from vlitqc.types import Clip, Image, Issue, Media, Sample
 
 BATCH_SAMPLES = 64
@@ -34,7 +35,6 @@ FIRST_PLACES = 20_000
 
 _SIDE = 64
 _RECENT = 1 << 17
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _UNSPACED = re.compile(r"[\u3040-\u9fff\uac00-\ud7af]")
 _WORD = re.compile(r"[\u3040-\u9fff\uac00-\ud7af]|[^\s\u3040-\u9fff\uac00-\ud7af]+")
 _SEVERITIES = ("error", "warning", "note")
@@ -93,7 +93,7 @@ class MediaCounts:
         self.references += 1
         if medium.data is not None:
             self.embedded += 1
-        elif _SCHEME.match(medium.reference):
+        elif SCHEME.match(medium.reference):
             self.remote += 1
         else:
             self.local += 1

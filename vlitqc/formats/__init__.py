@@ -122,6 +122,12 @@ PACKED = (".gz", ".zst", ".tgz")
 """Endings of packed files."""
 
 
+def suffix_of(path: Path, name: str) -> str:
+    """The ending of a file of text, packed or not: ``.jsonl.gz``; the format's ``name`` where it has none."""
+    packed = path.suffix if path.suffix in PACKED else ""
+    return (Path(path.name.removesuffix(packed)).suffix or f".{name}") + packed
+
+
 def stem_of(path: Path) -> str:
     """What outputs beside an input are named after: ``data`` of ``data.jsonl.gz``, the whole name of a folder."""
     if path.is_dir():

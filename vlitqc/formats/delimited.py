@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from vlitqc.errors import FormatError, InputError, NoConversation
-from vlitqc.formats import HEAD_BYTES, PACKED
+from vlitqc.formats import HEAD_BYTES, PACKED, suffix_of
 from vlitqc.formats.conversation import (
     CAPTION_KEYS,
     INPUT_KEYS,
@@ -154,8 +154,7 @@ class _Delimited:
     @property
     def suffix(self) -> str:
         """The input's own ending, or the format's name where it has none."""
-        packed = self.path.suffix if self.path.suffix in PACKED else ""
-        return (Path(self.path.name.removesuffix(packed)).suffix or f".{self.name}") + packed
+        return suffix_of(self.path, self.name)
 
     def records(self, first_row: int = 0) -> Iterator[Record]:
         """Every row; blank lines are none. Memory does not grow with the file."""

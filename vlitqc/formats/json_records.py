@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from vlitqc.errors import FormatError, InputError
-from vlitqc.formats import HEAD_BYTES, PACKED
+from vlitqc.formats import HEAD_BYTES, suffix_of
 from vlitqc.formats.conversation import read_conversation
 from vlitqc.formats.names import Names
 from vlitqc.formats.streams import Content, Stream
@@ -107,8 +107,7 @@ class JsonRecords:
     @property
     def suffix(self) -> str:
         """The input's own ending, packed or not, with the format's name where it has none."""
-        packed = self.path.suffix if self.path.suffix in PACKED else ""
-        return (Path(self.path.name.removesuffix(packed)).suffix or f".{self.name}") + packed
+        return suffix_of(self.path, self.name)
 
     def pieces(self, file: Stream) -> Iterator[Piece]:
         """The records' bytes, in file order."""
