@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -15,9 +19,18 @@ import pytest
 
 import vlitqc
 from vlitqc.errors import InputError, RunError, UsageError, VlitqcError
+from vlitqc.filtering.request import Words, request
 from vlitqc.types import Sample, Unreadable
 
 Make = Callable[..., Path]
+
+
+@pytest.fixture
+def small_run(make_data: Make, record: Any, tiny: str) -> vlitqc.Run:
+    """Nine records with a picture each, from two sources."""
+    make_data(9)
+    lines = [record(i, f"{i}.png", source="ab"[i % 2]) for i in range(9)]
+    return vlitqc.score(make_data(lines=lines), tiny, report=False)
 
 
 def test_score_a_file_then_filter_it(make_data: Make, tiny: str) -> None:
@@ -35,7 +48,9 @@ def test_score_a_file_then_filter_it(make_data: Make, tiny: str) -> None:
     result = vlitqc.filter(run, drop_below={"image_readability": "p10"})
     assert result.counts == {"kept": 27, "dropped": 3, "unreadable": 0}
     assert len(result.decisions) == 30
-    assert list(result.decisions.columns) == ["row", "id", "file", "line", "kept", "rules_failed"]
+    assert list(result.decisions.columns) == [
+        "row", "id", "file", "line", "fate", "kept", "must_keep", "rules_failed"
+    ]  # fmt: skip
     assert result.written["kept"] == path.parent / "data.kept.jsonl"
     assert len(result.written["kept"].read_text().splitlines()) == 27
     again = vlitqc.filter(str(run.path), drop_below={"image_readability": "p10"}, dry_run=True)
@@ -101,11 +116,178 @@ def test_what_is_no_data_is_said(data: Any, message: str, tiny: str, tmp_path: P
     assert not (tmp_path / "run").exists()
 
 
-def test_levels_are_told_by_metric(make_data: Make, tiny: str) -> None:
-    run = vlitqc.score(make_data(1), tiny, report=False)
-    levels: Any = "image_readability=p10"
-    with pytest.raises(UsageError, match="drop_above='image_readability=p10': expected levels by metric"):
-        vlitqc.filter(run, drop_above=levels)
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (
+            {"drop_above": "image_readability=p10"},
+            "drop_above='image_readability=p10': expected levels by metric",
+        ),
+        ({"drop_below": 5}, "drop_below=5: expected levels by metric, as in {'matching_degree': 'p10'}"),
+        ({"drop_below": {"n_turns": None}}, "drop_below: None is no level; expected a number, or a text"),
+        ({"drop_below": {"n_turns": True}}, "drop_below: True is no level"),
+        ({"drop_below": {"n_turns": "ten"}}, "'ten' is no level: expected a number"),
+        ({"drop_below": {"n_turns": float("nan")}}, "'nan' is no level"),
+        ({"drop_below": {1: 1}}, "1 is of type int; expected a name"),
+        ({"drop_below": {"n_turn": 1}}, "did you mean n_turns"),
+        ({"drop_issues": 5}, "drop_issues=5: expected a text or several"),
+        ({"drop_issues": [5]}, "drop_issues: 5 is of type int; expected a text"),
+        ({"drop_issues": "empty_turns"}, "did you mean empty_turn"),
+        ({"where": {"n_turns": 1}}, "where={'n_turns': 1}: expected a text or several"),
+        ({"where": "n_turns +"}, "n_turns"),
+        ({"rules": "text_only"}, "rules='text_only': expected rules, as in [vlitqc.Rule("),
+        ({"rules": [vlitqc.Where("text_only")]}, "is a Where; expected vlitqc.Rule(condition)"),
+        ({"rules": [vlitqc.Rule(cast(Any, "text_only"))]}, "rules: 'text_only' is no condition"),
+        ({"recipe": "cleen"}, "did you mean clean"),
+        ({"recipe": 5}, "recipe=5: expected a recipe's name or path"),
+        ({"by": 5, "where": "text_only"}, "by=5: expected the name of a column"),
+        ({"missing": "keeep"}, "no way with missing scores is called 'keeep'; did you mean keep"),
+        ({"selection": "20%"}, "selection='20%': expected vlitqc.Selection(…)"),
+        ({"keep": 0.2}, "keep=0.2: expected a number of records, or a share such as '20%'"),
+        ({"keep": True}, "keep=True: expected a number of records"),
+        ({"balance": True}, "balance=True: expected the name of a column"),
+        (
+            {"quotas": {"ocr": "many"}},
+            "quotas: 'ocr': 'many'; expected at most so many by task, as in ocr=2000",
+        ),
+        ({"quotas": {"ocr": True}}, "quotas: 'ocr': True; expected at most so many"),
+        ({"quotas": {"ocr": -1}}, "the quota of ocr is -1: expected 0 or more"),
+        ({"quotas": 5}, "quotas=5: expected a text or several"),
+        ({"diversity": "greed"}, "did you mean greedy"),
+        ({"must_keep": 5}, "must_keep=5: expected a text or several"),
+        ({"must_keep": b"r1"}, "must_keep=b'r1': expected a text or several"),
+        ({"seed": -1}, "seed=-1: expected a whole number, 0 or more"),
+        ({"seed": "0"}, "seed='0': expected a whole number, 0 or more"),
+        ({"recommended": True}, "floor"),
+    ],
+)
+def test_what_is_wrong_with_a_filter_is_said(
+    small_run: vlitqc.Run, asked: dict[str, Any], message: str
+) -> None:
+    files = sorted(small_run.path.parent.iterdir())
+    for call in (small_run.filter, functools.partial(vlitqc.filter, small_run)):
+        with pytest.raises(UsageError, match=re.escape(message)):
+            call(**asked)
+    assert sorted(small_run.path.parent.iterdir()) == files
+
+
+def test_a_filter_knows_its_keywords(small_run: vlitqc.Run) -> None:
+    wrong: Any = {"keeep": 5}
+    for call in (small_run.filter, functools.partial(vlitqc.filter, small_run)):
+        with pytest.raises(TypeError, match="keeep"):
+            call(**wrong)
+    words = set(inspect.signature(vlitqc.filter).parameters) - {"run", "out", "dry_run", "effect", "seed"}
+    assert words == Words.__optional_keys__ == set(inspect.signature(request).parameters) - {"run"}
+
+
+def test_a_mask_says_which_records_stay_and_writes_nothing(small_run: vlitqc.Run) -> None:
+    files = sorted(small_run.path.parent.iterdir())
+    values = small_run.scores["image_readability"]
+    level = float(values.iloc[4])
+    mask = small_run.filter(drop_below={"image_readability": level})
+    assert (mask.name, mask.dtype) == ("kept", np.dtype(bool))
+    assert mask.index.tolist() == small_run.scores["row"].tolist()
+    assert mask.tolist() == (values >= level).tolist()
+    assert 0 < mask.sum() < len(mask)
+    for same in (
+        small_run.filter(where=f"image_readability >= {level!r}"),
+        small_run.filter(where=[f"image_readability >= {level!r}", "n_turns > 0"]),
+        small_run.filter(
+            rules=vlitqc.Rule(vlitqc.Threshold("image_readability", "below", vlitqc.Level("at", level)))
+        ),
+        small_run.filter(rules=[vlitqc.Rule(~vlitqc.Where(f"image_readability >= {level!r}"))]),
+    ):
+        pd.testing.assert_series_equal(same, mask)
+    assert len(small_run.scores[mask]) == mask.sum()
+    assert sorted(small_run.path.parent.iterdir()) == files
+
+
+def test_texts_and_mappings_are_the_same_words(small_run: vlitqc.Run) -> None:
+    one = request(
+        small_run,
+        drop_below={"n_turns": 1, "image_readability": "p10"},
+        drop_above={"n_media": "mad3"},
+        quotas={"a=b": 5},
+        by="source",
+    )
+    two = request(
+        small_run,
+        drop_below=["n_turns=1", "image_readability=p10"],
+        drop_above=["n_media=mad3"],
+        quotas=["a=b=5"],
+        by="source",
+    )
+    assert one == two
+    assert [rule.drop for rule in one.rules] == [
+        vlitqc.Threshold("n_turns", "below", vlitqc.Level("at", 1.0), "source"),
+        vlitqc.Threshold("image_readability", "below", vlitqc.Level("p", 10.0), "source"),
+        vlitqc.Threshold("n_media", "above", vlitqc.Level("mad", 3.0), "source"),
+    ]
+    with pytest.raises(UsageError, match=re.escape("quotas: 'ocr': 'x'; expected at most so many")):
+        request(small_run, quotas=["ocr=x"])
+
+
+def test_words_become_rules_in_their_order(small_run: vlitqc.Run) -> None:
+    own = vlitqc.Rule(vlitqc.HasIssue.parse("empty_turn"), "keep", "nothing is said")
+    asked = request(
+        small_run,
+        rules=own,
+        where="text_only",
+        drop_issues="error",
+        drop_above={"n_turns": 3},
+        missing="drop",
+        by="source",
+    )
+    assert asked.rules == (
+        vlitqc.Rule(vlitqc.Threshold("n_turns", "above", vlitqc.Level("at", 3.0), "source"), "drop"),
+        vlitqc.Rule(vlitqc.HasIssue.parse("error"), "drop"),
+        vlitqc.Rule(vlitqc.Not(vlitqc.Where("text_only", by="source")), "drop"),
+        own,
+    )
+    assert (asked.recipe, asked.selection, asked.must_keep) == (None, None, ())
+
+
+def test_a_filter_of_nothing_is_clean_and_a_number_to_keep_is_a_subset(small_run: vlitqc.Run) -> None:
+    def recipe_of(**words: Any) -> str | None:
+        recipe = request(small_run, **words).recipe
+        return recipe.name if recipe else None
+
+    assert recipe_of() == recipe_of(must_keep="r1") == recipe_of(by="source", missing="drop") == "clean"
+    assert recipe_of(balance="source") == recipe_of(selection=vlitqc.Selection()) == "clean"
+    assert recipe_of(keep=5) == recipe_of(keep="5%", balance="source") == "subset"
+    assert recipe_of(keep=5, recipe="clean") == "clean"
+    assert recipe_of(keep=5, where="text_only") is None
+    assert recipe_of(where="text_only", recipe="dedup") == "dedup"
+
+    subset = request(small_run, recipe="subset").selection
+    assert subset is not None
+    assert request(small_run, keep="30%").selection == replace(subset, keep="30%")
+    # Equal groups are cut to their median, not to the fifth that the recipe takes.
+    assert request(small_run, balance="source").selection == vlitqc.Selection(balance="source")
+    by_hand = vlitqc.Selection(tau=0.8, diversity="none")
+    changed = request(small_run, selection=by_hand, keep=7, balance="task", quotas={"a": 1}).selection
+    assert changed == vlitqc.Selection("7", "task", {"a": 1}, "none", 0.8)
+    assert request(small_run, diversity="facility_location", where="text_only").selection == vlitqc.Selection(
+        diversity="facility_location"
+    )
+
+
+def test_what_must_be_kept_is_kept_and_missing_scores_go_where_it_is_said(
+    make_data: Make, record: Any, tiny: str
+) -> None:
+    path = make_data(4)
+    run = vlitqc.score(
+        make_data(lines=[*(record(i, f"{i}.png") for i in range(4)), record(4)]), tiny, report=False
+    )
+    assert path == Path(run.info["input"]["paths"][0])
+    high = {"image_readability": 1e9}
+    assert run.filter(drop_below=high).tolist() == [False] * 4 + [True]
+    assert not run.filter(drop_below=high, missing="drop").any()
+    with pytest.raises(UsageError, match="r4"):
+        run.filter(drop_below=high, missing="error")
+    assert run.filter(drop_below=high, must_keep=["r2", "r0"]).tolist() == [True, False, True, False, True]
+    with pytest.raises(UsageError, match="no record of this run has that id"):
+        run.filter(drop_below=high, must_keep="nobody")
 
 
 def test_a_run_gives_back_its_records_and_pictures(messy: Path, tiny: str) -> None:
@@ -200,10 +382,37 @@ def test_a_report_can_be_written_elsewhere(make_data: Make, tiny: str, tmp_path:
 
 def test_import_is_cheap_and_names_are_listed() -> None:
     code = (
-        "import json, sys, vlitqc; heavy = [m for m in ('numpy', 'pandas', 'torch') if m in sys.modules];"
-        "print(json.dumps([heavy, vlitqc.__all__, vlitqc.score.__name__, vlitqc.Run.__name__]))"
+        "import json, sys, vlitqc\n"
+        "heavy = [m for m in ('numpy', 'pandas', 'polars', 'lark', 'torch') if m in sys.modules]\n"
+        "print(json.dumps([heavy, {name: getattr(vlitqc, name).__name__ for name in vlitqc.__all__}]))"
     )
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert json.loads(told.stdout) == [[], ["Run", "filter", "inspect", "score"], "score", "Run"]
+    heavy, names = json.loads(told.stdout)
+    assert heavy == []
+    assert list(names) == list(names.values()) == sorted(names)
+    assert {"Rule", "Run", "Selection", "Threshold", "Where", "filter", "score"} <= set(names)
     with pytest.raises(AttributeError, match="no attribute 'scores'"):
         _ = vlitqc.scores
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda p: (p / "scores" / "part-00000.parquet").write_bytes(b"PAR1"),
+        lambda p: (p / "issues.parquet").unlink(),
+        lambda p: (p / "scores" / "part-00000.parquet").unlink(),
+    ],
+)
+def test_a_damaged_run_is_not_filtered(make_data: Make, tiny: str, spoil: Callable[[Path], Any]) -> None:
+    run = vlitqc.score(make_data(2), tiny, report=False)
+    spoil(run.path)
+    with pytest.raises(RunError, match=r"cannot be read \(.*score the data again"):
+        run.filter(where="text_only")
+
+
+def test_a_run_of_an_earlier_version_is_not_filtered(make_data: Make, tiny: str) -> None:
+    run = vlitqc.score(make_data(2), tiny, report=False)
+    (part,) = (run.path / "scores").glob("part-*.parquet")
+    pd.read_parquet(part).drop(columns="n_media").to_parquet(part)
+    with pytest.raises(RunError, match="is of an earlier version; score the data again"):
+        run.filter(where="text_only")

@@ -10,7 +10,8 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlitqc.analysis.bootstrap import bootstrap_counts, bootstrap_mean, percentile_interval
+from vlitqc.analysis import bootstrap
+from vlitqc.analysis.bootstrap import MOST_RESAMPLED, bootstrap_counts, bootstrap_mean, percentile_interval
 
 
 def test_the_interval_cuts_two_and_a_half_percent_from_each_end() -> None:
@@ -50,6 +51,38 @@ def test_the_mean_agrees_with_the_formula() -> None:
     assert bootstrap_mean(values, seed=1) == pytest.approx(
         (values.mean() - half, values.mean() + half), abs=0.15 * half
     )
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.01])
+def test_of_many_values_the_normal_interval_is_that_of_endless_resampling(share: float) -> None:
+    # The mean of a resample of zeros and ones is binomial, so the percentiles of all resamples are known exactly.
+    n = MOST_RESAMPLED + 100
+    values = (np.arange(n) < share * n).astype(np.float64)
+    exact = scipy.stats.binom(n, values.mean()).ppf([0.025, 0.975]) / n
+    found = bootstrap_mean(values, seed=0)
+    assert found is not None
+    assert found == pytest.approx(tuple(exact), abs=0.01 * (exact[1] - exact[0]))
+
+
+def test_the_two_intervals_meet_where_one_gives_way_to_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(7).gamma(0.5, 3.0, MOST_RESAMPLED + 1)
+    normal = bootstrap_mean(values, seed=0)
+    resampled = bootstrap_mean(values[:-1], seed=0)
+    assert normal is not None
+    assert resampled is not None
+    width = normal[1] - normal[0]
+    assert normal[1] - values.mean() == pytest.approx(values.mean() - normal[0])
+    assert resampled == pytest.approx(normal, abs=0.1 * width)
+    # It is by the number of values alone that one or the other is taken, and small ones are resampled as ever.
+    monkeypatch.setattr(bootstrap, "MOST_RESAMPLED", len(values))
+    assert bootstrap_mean(values, seed=0) != normal
+    monkeypatch.setattr(bootstrap, "MOST_RESAMPLED", 1)
+    assert bootstrap_mean(np.array([0.0, 1.0]), seed=0) == pytest.approx((0.5 - 0.6929519, 0.5 + 0.6929519))
+
+
+def test_few_values_are_resampled_to_the_same_last_digit() -> None:
+    values = np.arange(10, dtype=np.float64) ** 2
+    assert bootstrap_mean(values, seed=0) == (12.9, 46.5025)
 
 
 def test_counts_agree_with_the_binomial() -> None:

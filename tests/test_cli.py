@@ -7,16 +7,18 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from vlitqc import cli
@@ -29,6 +31,9 @@ COMMANDS = [
     ("score",),
     ("filter",),
     ("report",),
+    ("recipes",),
+    ("explain",),
+    ("check",),
     ("metrics",),
 ]
 ESCAPE = re.compile(r"\x1b|\x9b")
@@ -91,7 +96,39 @@ def test_help_has_examples(vlitqc: Callable[..., Ended], words: tuple[str, ...])
     assert is_plain(told.out)
 
 
-@pytest.mark.parametrize("words", [(), ("score",), ("filter",)])
+def test_the_commands_stand_in_the_order_of_their_use(vlitqc: Callable[..., Ended]) -> None:
+    listed = vlitqc("--help").out.partition("Commands:\n")[2].partition("\n\n")[0]
+    assert [line.split()[0] for line in listed.splitlines()] == [
+        *("inspect", "score", "report", "filter", "recipes", "explain", "check", "metrics", "models")
+    ]
+
+
+def options(command: click.Command) -> Iterator[click.Option]:
+    yield from (param for param in command.params if isinstance(param, click.Option))
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            yield from options(inner)
+
+
+def test_help_fits_in_110_columns(vlitqc: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for words in [(), *((name,) for name in cli.cli.commands)]:
+        told = vlitqc(*words, "--help").out
+        assert max(map(len, told.splitlines())) <= 110, words
+
+
+def test_an_options_variable_has_the_name_of_its_flag() -> None:
+    found = [*options(cli.cli)]
+    assert len(found) > 50
+    for option in found:
+        flag = max(option.opts, key=len).removeprefix("--").replace("-", "_")
+        assert option.name == flag
+        if option.multiple:
+            # click would split at every space otherwise, and a rule may hold some.
+            assert option.type.split_envvar_value("a b\nc") != ["a", "b", "c"], option.name
+
+
+@pytest.mark.parametrize("words", [(), ("score",), ("filter",), ("check",)])
 def test_help_has_the_exit_codes(vlitqc: Callable[..., Ended], words: tuple[str, ...]) -> None:
     assert "Exit codes: 0 fine" in vlitqc(*words, "--help").out
 
@@ -182,7 +219,7 @@ def test_several_paths_and_renamed_fields(
     home = paths[0].parent
     assert {p.name for p in home.iterdir()} == {
         *("a.jsonl", "b.jsonl", "set.vlitqc"),
-        *("set.kept", "set.dropped", "set.decisions.parquet"),
+        *("set.kept", "set.dropped", "set.decisions.parquet", "set.filter.json"),
     }
     assert (home / "set.kept" / "b.jsonl").read_bytes() == paths[1].read_bytes()
     assert vlitqc("report", "set.vlitqc").code == 0
@@ -298,7 +335,7 @@ def test_unreadable_files_without_bytes_are_said_to_be_nowhere(
     (home / "gone.jsonl").symlink_to(home / "nowhere")
     assert vlitqc("score", home, "--profile", tiny, "--quiet").code == 0
     told = vlitqc("filter", home, "--drop-issue", "error")
-    assert re.search(r"^unreadable +1 *$", told.out, re.MULTILINE)
+    assert re.search(r"^unreadable +1 +33.3% *$", told.out, re.MULTILINE)
     assert "Of the unreadable, 1 are in no output: files whose bytes cannot be had." in told.out
 
 
@@ -310,6 +347,7 @@ def unusable(folder: Path) -> dict[str, tuple[list[Any], int, str]]:
     mine.mkdir()
     (mine / "notes.txt").write_text("mine")
     (folder / "empty.jsonl").write_bytes(b"")
+    (folder / "latin.txt").write_bytes(b"caf\xe9\n")
     (folder / "noise.bin").write_bytes(b"\0\1\2\3")
     (folder / "bare").mkdir()
     fake = folder / "fake"
@@ -339,6 +377,37 @@ def unusable(folder: Path) -> dict[str, tuple[list[Any], int, str]]:
         "filter missing": (["filter", folder / "none.vlitqc", *below], 3, "is not a run directory"),
         "filter unscored": (["filter", folder / "empty.jsonl", *below], 3, "vlitqc score DATA"),
         "filter fake run": (["filter", fake, *below], 3, "was not written by vlitqc"),
+        "filter recipe": (["filter", data, "--recipe", "claen"], 2, "did you mean clean"),
+        "filter recipe file": (["filter", data, "--recipe", folder / "no.toml"], 2, "does not exist"),
+        "filter bare and a path": (["filter", "--drop-below", data], 2, "put --drop-below last"),
+        "filter way": (["filter", data, "--drop-below", "n_images=1,missing=kep"], 2, "did you mean keep"),
+        "filter where": (["filter", data, "--where", "n_images.real > 0"], 2, "expected"),
+        "filter where column": (["filter", data, "--where", "n_imges > 0"], 2, "did you mean n_images"),
+        "filter keep": (["filter", data, "--keep", "many"], 2, "expected a number"),
+        "filter quota": (["filter", data, "--quota", "ocr"], 2, "ocr"),
+        "filter must keep": (
+            ["filter", data, "--must-keep", "nobody"],
+            2,
+            "no record of this run has that id",
+        ),
+        "filter ids missing": (["filter", data, "--must-keep", f"@{folder}/no"], 2, "cannot be read"),
+        "filter ids empty": (["filter", data, "--must-keep", f"@{folder}/empty.jsonl"], 2, "holds no id"),
+        "filter ids binary": (["filter", data, "--must-keep", f"@{folder}/latin.txt"], 2, "is not UTF-8"),
+        "recipe": (["recipes", "claen"], 2, "did you mean clean"),
+        "explain nobody": (["explain", data, "nobody"], 2, "no record of"),
+        "explain other": (
+            ["explain", data, "r0", "--decisions", folder / "no"],
+            3,
+            "is no filter's decisions",
+        ),
+        "check nothing": (["check", data], 2, "no requirement was given"),
+        "check text": (["check", data, "--require", "n > many"], 2, "the requirement 'n > many'"),
+        "check metric": (["check", data, "--require", "image_redability.mean > 0"], 2, "did you mean"),
+        "check file": (["check", data, "--require-file", folder / "no.toml"], 2, "does not exist"),
+        "check junit": (
+            ["check", data, "--require", "records > 0", "--junit", mine / "notes.txt" / "x"],
+            *(3, "name another place with --junit"),
+        ),
         "report fake run": (["report", fake], 3, "was not written by vlitqc"),
         "report no run": (["report", mine], 3, "is not a run directory"),
         "metric by name": (["metrics", "image_redability"], 2, "did you mean image_readability"),
@@ -349,7 +418,7 @@ def unusable(folder: Path) -> dict[str, tuple[list[Any], int, str]]:
 def test_what_cannot_work_is_one_sentence(
     make_data: Make, tiny: str, tmp_path: Path, vlitqc: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_data(1)
+    vlitqc("score", make_data(1), "--profile", tiny, "--quiet")
     monkeypatch.setenv("VLITQC_SCORE_PROFILE", tiny)
     for name, (args, code, part) in unusable(tmp_path).items():
         told = vlitqc(*args)
@@ -414,10 +483,11 @@ def test_filter_says_what_went_where(make_data: Make, tiny: str, vlitqc: Callabl
     vlitqc("score", path, "--profile", tiny, "--quiet")
     told = vlitqc("filter", path, "--drop-below", "image_readability=p50", "--drop-issue", "error")
     assert told.code == 0
-    assert re.search(r"image_readability < 0\.\d+ \(p50\) +5\n", told.out)
-    assert re.search(r"issue error +0\n", told.out)
-    assert re.search(rf"kept +5 +{re.escape(str(path.with_name('data.kept.jsonl')))} *\n", told.out)
-    assert f"reasons  {path.with_name('data.decisions.parquet')}" in told.out
+    assert re.search(r"image_readability < 0\.\d+ \(p50\) +5  50\.0%\n", told.out)
+    assert "no record fails: issue error\n" in told.out
+    assert re.search(rf"kept +5  50.0%  {re.escape(str(path.with_name('data.kept.jsonl')))} *\n", told.out)
+    assert f"reasons     {path.with_name('data.decisions.parquet')}" in told.out
+    assert f"asked for   {path.with_name('data.filter.json')}" in told.out
     assert "unreadable" not in told.out
     assert is_plain(told.out)
 
@@ -430,7 +500,7 @@ def test_filter_as_json(make_data: Make, tiny: str, vlitqc: Callable[..., Ended]
     wet = json.loads(vlitqc("filter", path, *rule, "--json", "--out", tmp_path / "o").out)
     assert dry["counts"] == wet["counts"] == {"kept": 8, "dropped": 2, "unreadable": 0}
     assert dry["written"] == {}
-    assert set(wet["written"]) == {"kept", "dropped", "decisions"}
+    assert set(wet["written"]) == {"kept", "dropped", "decisions", "filter"}
     assert all(Path(file).is_file() for file in wet["written"].values())
 
 
@@ -532,6 +602,205 @@ def test_models_list_and_verify(vlitqc: Callable[..., Ended], texts: str, tmp_pa
     assert is_sentence(wrong.err)
 
 
+# ---------------------------------------------------------------- recipes, selection, dry run
+
+
+@pytest.fixture
+def scored(make_data: Make, tiny: str, vlitqc: Callable[..., Ended]) -> Path:
+    """Ten good records with their run; the fourth stands there again at the end."""
+    lines = make_data(10).read_bytes().splitlines()
+    path = make_data(lines=[*lines, lines[3].replace(b'"r3"', b'"again"')])
+    assert vlitqc("score", path, "--profile", tiny, "--quiet").code == 0
+    return path
+
+
+def counted(told: Ended) -> tuple[int, int]:
+    assert (told.code, told.err) == (0, "")
+    counts = json.loads(told.out)["counts"]
+    return counts["kept"], counts["dropped"]
+
+
+def test_without_a_rule_the_recipe_is_clean_and_that_is_said(
+    scored: Path, vlitqc: Callable[..., Ended]
+) -> None:
+    told = vlitqc("filter", scored)
+    assert told.code == 0
+    assert told.out.startswith("recipe clean, since no rule was given: ")
+    asked = json.loads(scored.with_name("data.filter.json").read_text())
+    assert asked["recipe"]["name"] == "clean"
+    named = vlitqc("filter", scored, "--recipe", "clean", "--dry-run")
+    assert named.out.startswith("recipe clean: ")
+    assert "since no rule" not in named.out
+    assert (
+        json.loads(vlitqc("filter", scored, "--keep", "3", "--dry-run", "--json").out)["recipe"]["name"]
+        == "subset"
+    )
+    ruled = json.loads(
+        vlitqc("filter", scored, "--drop-issue", "error", "--keep", "3", "--dry-run", "--json").out
+    )
+    assert ruled["recipe"] is None
+    assert ruled["counts"]["kept"] == 3
+
+
+def test_recipes_are_listed_shown_and_put_together(
+    scored: Path, vlitqc: Callable[..., Ended], tmp_path: Path
+) -> None:
+    listed = json.loads(vlitqc("recipes", "--json").out)
+    assert {"clean", "dedup", "align", "judge", "paper", "subset"} == {recipe["name"] for recipe in listed}
+    table = vlitqc("recipes").out
+    assert all(recipe["name"] in table for recipe in listed)
+    own = tmp_path / "own.toml"
+    own.write_text(vlitqc("recipes", "clean").out)
+    assert vlitqc("recipes", own).out == vlitqc("recipes", "clean").out
+    shown = json.loads(vlitqc("recipes", "clean", "--json").out)
+    assert shown["text"] == own.read_text()
+    sharp = tmp_path / "sharp.toml"
+    sharp.write_text('[[rules]]\ndrop = { metric = "image_readability", below = "p50" }\n')
+    both = vlitqc("filter", scored, "--recipe", own, "--recipe", sharp, "--out", tmp_path / "o", "--json")
+    alone = [vlitqc("filter", scored, "--recipe", one, "--dry-run", "--json") for one in (own, sharp)]
+    one, other = (json.loads(told.out)["by_rule"] for told in alone)
+    assert json.loads(both.out)["by_rule"] == one | other
+    assert json.loads(both.out)["recipe"]["name"] == "own + sharp"
+
+
+def test_the_floors_are_shown_before_what_they_do(
+    make_data: Make, record: Any, texts: str, vlitqc: Callable[..., Ended]
+) -> None:
+    salad = record(1)
+    salad["conversations"][1]["value"] = "zq the of xv a kjw to and brrt in of of the a xkcd"
+    path = make_data(lines=[record(3), salad, record(4)])
+    vlitqc("score", path, "--profile", texts, "--quiet")
+    lines = vlitqc("filter", path, "--drop-below").out.splitlines()
+    assert lines[0].split() == ["recommended", "by", "texts", "floor", "records", "below"]
+    assert lines[1].split() == ["text_readability", "0", "1"]
+    assert lines[3].split() == ["rule", "records", "%"]
+
+
+def test_what_a_missing_score_means_is_said_by_each_rule(
+    make_data: Make, record: Any, tiny: str, vlitqc: Callable[..., Ended]
+) -> None:
+    make_data(4)
+    path = make_data(lines=[*(record(i, f"{i}.png") for i in range(4)), record(4)])
+    vlitqc("score", path, "--profile", tiny, "--quiet")
+    rule = "image_readability=-1"
+    dry = ("filter", path, "--dry-run", "--no-principles", "--json", "--drop-below")
+    assert counted(vlitqc(*dry, rule)) == (5, 0)
+    assert counted(vlitqc(*dry, rule + ",missing=drop")) == (4, 1)
+    assert counted(vlitqc(*dry, rule, "--missing", "drop")) == (4, 1)
+    assert counted(vlitqc(*dry, rule + ", missing = keep", "--missing", "drop")) == (5, 0)
+    told = vlitqc(*dry, rule + ",missing=error")
+    assert (told.code, is_sentence(told.err)) == (2, True)
+    assert "r4" in told.err
+
+
+def test_records_that_must_stay(scored: Path, vlitqc: Callable[..., Ended], tmp_path: Path) -> None:
+    ids = tmp_path / "ids.txt"
+    ids.write_bytes(b"\xef\xbb\xbfr1\r\n\r\nr2\r\n")
+    dry = ("filter", scored, "--drop-below", "image_readability=2", "--dry-run", "--json")
+    assert counted(vlitqc(*dry)) == (0, 11)
+    assert counted(vlitqc(*dry, "--must-keep", f"@{ids}")) == (2, 9)
+    assert counted(vlitqc(*dry, "--must-keep", f"@{ids}", "--must-keep", "r1", "--must-keep", "r7")) == (3, 8)
+
+
+def test_variables_hold_a_value_a_line(
+    scored: Path, vlitqc: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLITQC_FILTER_WHERE", "id != 'r0' and n_images >= 1\n\nid not in ['r1', 'r2']\n")
+    monkeypatch.setenv("VLITQC_FILTER_JSON", "1")
+    monkeypatch.setenv("VLITQC_FILTER_DRY_RUN", "1")
+    assert counted(vlitqc("filter", scored)) == (8, 3)
+    monkeypatch.setenv("VLITQC_CHECK_REQUIRE", "records >= 11\nrecords < 11")
+    told = vlitqc("check", scored)
+    assert told.code == 1
+    assert "1 of 2 requirements failed" in told.err
+    monkeypatch.delenv("VLITQC_FILTER_WHERE")
+    monkeypatch.setenv("VLITQC_FILTER_DROP_BELOW", "recommended")
+    assert "recommends no floor" in vlitqc("filter", scored).err
+
+
+def test_a_dry_run_says_what_would_be(scored: Path, vlitqc: Callable[..., Ended]) -> None:
+    rules = (
+        "--drop-below",
+        "image_readability=p50",
+        "--where",
+        "id != 'r1'",
+        "--drop-issue",
+        "exact_duplicate",
+    )
+    told = vlitqc("filter", scored, *rules, "--dry-run")
+    assert told.code == 0
+    for part in ("rule ", "only this rule", "records that fail both", "random: as many", "closest calls"):
+        assert part in told.out
+    assert told.out.endswith(f"to write it:\n  vlitqc filter {scored} {shlex.join(rules)}\n")
+    assert is_plain(told.out)
+    quick = vlitqc("filter", scored, *rules, "--dry-run", "--no-principles").out
+    assert "random: as many" not in quick
+    assert quick.splitlines()[-1] == told.out.splitlines()[-1]
+    page = json.loads(vlitqc("filter", scored, *rules, "--dry-run", "--json").out)
+    assert page["effect"]["kept"] == page["counts"]["kept"]
+    assert page["effect"]["principles"]
+    assert sorted(p.name for p in scored.parent.glob("data.*")) == ["data.jsonl", "data.vlitqc"]
+
+
+def test_a_selection_is_held_against_a_random_one(scored: Path, vlitqc: Callable[..., Ended]) -> None:
+    told = vlitqc("filter", scored, "--recipe", "clean", "--keep", "40%")
+    assert told.code == 0
+    assert "random: as many records drawn from what the rules keep" in told.out
+    assert re.search(rf"random +{re.escape(str(scored.with_name('data.control.jsonl')))}\n", told.out)
+    kept, control = (
+        scored.with_name(f"data.{name}.jsonl").read_bytes().splitlines() for name in ("kept", "control")
+    )
+    assert len(kept) == len(control) == 4
+    assert set(kept) | set(control) <= set(scored.read_bytes().splitlines())
+
+
+def test_explain_tells_value_and_threshold(
+    scored: Path, vlitqc: Callable[..., Ended], tmp_path: Path
+) -> None:
+    before = vlitqc("explain", scored, "r0").out
+    assert "has not been filtered yet" in before
+    scores = Run.open(scored).scores.set_index("id")["image_readability"]
+    worst = scores.idxmin()
+    vlitqc("filter", scored, "--drop-below", "image_readability=p20", "--out", tmp_path / "o", "--quiet")
+    told = vlitqc("explain", scored, worst)
+    assert told.code == 0
+    assert "DROPPED" in told.out
+    page = json.loads(vlitqc("explain", scored, worst, "--json").out)
+    (failed,) = page["records"][0]["failed"]
+    assert failed["compared"][0]["value"] == pytest.approx(scores.min())
+    assert failed["rule"] in told.out
+    assert f"image_readability {scores.min():.4g}, " in told.out
+    decisions = ("--decisions", tmp_path / "o" / "data.decisions.parquet")
+    assert "KEPT" in vlitqc("explain", scored, scores.idxmax(), *decisions).out
+
+
+@pytest.mark.parametrize("name", ["scores/part-00000.parquet", "issues.parquet"])
+def test_a_damaged_run_is_a_sentence(scored: Path, vlitqc: Callable[..., Ended], name: str) -> None:
+    os.truncate(scored.with_name("data.vlitqc") / name, 100)
+    for words in (("filter", scored, "--dry-run"), ("explain", scored, "r0")):
+        told = vlitqc(*words)
+        assert (told.code, told.out, is_sentence(told.err)) == (3, "", True), told
+        assert "cannot be read" in told.err
+
+
+def test_gates_end_with_0_or_1(scored: Path, vlitqc: Callable[..., Ended], tmp_path: Path) -> None:
+    good, bad = ("--require", "records == 11"), ("--require", "image_readability.mean > 2")
+    assert vlitqc("check", scored, *good).code == 0
+    told = vlitqc("check", scored, *good, *bad, "--junit", tmp_path / "gates.xml")
+    assert told.code == 1
+    assert told.err == "error: 1 of 2 requirements failed\n"
+    assert re.search(r"^passed  records == 11 +records is 11 *$", told.out, re.MULTILINE)
+    assert re.search(r"^failed  image_readability.mean > 2 ", told.out, re.MULTILINE)
+    assert 'failures="1"' in (tmp_path / "gates.xml").read_text()
+    page = json.loads(vlitqc("check", scored, *good, *bad, "--json").out)
+    assert (page["passed"], [gate["passed"] for gate in page["gates"]]) == (False, [True, False])
+    gates = tmp_path / "gates.toml"
+    gates.write_text('[[gates]]\nrequire = "records > 11"\nbecause = "[bold]too few[/bold]"\n')
+    told = vlitqc("check", scored, "--require-file", gates)
+    assert (told.code, "[bold]too few[/bold]" in told.out) == (1, True)
+    assert told.err == "error: the requirement failed\n"
+
+
 # ---------------------------------------------------------------- hostile data, terminals
 
 
@@ -566,6 +835,18 @@ def test_escapes_in_the_data_never_reach_the_terminal(
         ("filter", path, "--drop-issue", HOSTILE.replace("\0", ""), "--drop-issue", "error"),
         ("filter", path, "--drop-issue", "error", "--json"),
         ("filter", path, "--drop-below", HOSTILE.replace("\0", "") + "=3"),
+        ("filter", path, "--where", HOSTILE.replace("\0", "")),
+        ("filter", path, "--where", "id != 'r3'"),
+        ("filter", path, "--drop-below", "image_readability=p50", "--dry-run"),
+        ("filter", path, "--must-keep", HOSTILE.replace("\0", ""), "--recipe", "clean"),
+        ("filter", path, "--recipe", HOSTILE.replace("\0", "")),
+        ("recipes", HOSTILE.replace("\0", "")),
+        ("explain", path, "row:0"),
+        ("explain", path, "row:2"),
+        ("explain", path, HOSTILE.replace("\0", "")),
+        ("check", path, "--require", "records > 0"),
+        ("check", path, "--require", "issues.errors < 0"),
+        ("check", path, "--require", HOSTILE.replace("\0", "")),
         ("report", path),
         ("metrics", "--profile", profile),
         ("models", "list", "--profile", profile),
@@ -574,7 +855,7 @@ def test_escapes_in_the_data_never_reach_the_terminal(
         ("scroe\x1b[31m\u202e",),
     ):
         told = vlitqc(*args)
-        assert told.code in (0, 2, 3), told
+        assert told.code in (0, 1, 2, 3), told
         assert is_plain(told.out), told.out
         assert is_plain(told.err), told.err
         assert told.code == 0 or "rror: " in told.err

@@ -230,7 +230,7 @@ def test_killed_filters_leave_whole_files_or_none(place: Place, crashes: Any) ->
     assert place.ended([*command, str(place.home / "whole")]) == (0, "")
     span = time.monotonic() - started
     wanted = {path.name: path.read_bytes() for path in (place.home / "whole").iterdir()}
-    assert {name.split(".")[1] for name in wanted} == {"kept", "dropped", "unreadable", "decisions"}
+    assert {name.split(".")[1] for name in wanted} == {"kept", "dropped", "unreadable", "decisions", "filter"}
     random_ = random.Random(SEED)
     out = place.home / "out"
     kills = 0

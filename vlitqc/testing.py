@@ -16,6 +16,7 @@ import json
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from pathlib import PurePath
 from typing import Any, TypeVar
 
 import numpy as np
@@ -56,7 +57,7 @@ class MemoryFeatures:
     """A ``FeatureStore`` in memory, with the same manners as the engine's: empty blocks have no width.
 
     ``columns`` adds columns to the samples' own (``row``, ``id``, ``file``, ``line``, ``start``, ``end``,
-    ``sha256``, ``state``, ``n_turns``, ``n_images``).
+    ``sha256``, ``state``, ``n_turns``, ``n_images``, ``n_media``, ``source``).
     """
 
     def __init__(
@@ -77,6 +78,8 @@ class MemoryFeatures:
         self._columns["state"] = ["scored"] * len(samples)
         self._columns["n_turns"] = [len(sample.turns) for sample in samples]
         self._columns["n_images"] = [len(sample.images) for sample in samples]
+        self._columns["n_media"] = [len(sample.media) for sample in samples]
+        self._columns["source"] = [PurePath(sample.origin.file).stem for sample in samples]
         self._columns |= {name: list(values) for name, values in (columns or {}).items()}
         self._memo: dict[Hashable, Any] = {}
 

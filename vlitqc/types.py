@@ -343,6 +343,11 @@ class MetricSpec:
 
 # ---------------------------------------------------------------- batches and features
 
+RESPONSE_VECTORS = "response-"
+"""How the names of features begin that hold one vector of every response."""
+PICTURE_VECTORS = "picture-"
+"""How the names of features begin that hold one vector of every distinct picture of a sample."""
+
 
 @dataclass(frozen=True, slots=True)
 class Features:

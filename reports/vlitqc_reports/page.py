@@ -34,7 +34,10 @@ QUESTIONS = {
     Principle.BEYOND: "What the ten leave out: repeats and make-up.",
 }
 
-_OWN_COLUMNS = {"row", "id", "file", "line", "start", "end", "sha256", "state", "n_turns", "n_images", "task"}
+_OWN_COLUMNS = {
+    *("row", "id", "file", "line", "start", "end", "sha256"),
+    *("state", "n_turns", "n_images", "n_media", "source", "task"),
+}
 _BOXES = "object_diversity_boxes"
 _ISSUE_EXAMPLES = 20
 _BAR_ROWS = 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,12 @@ from numpy.typing import NDArray
 
 REPLICATES = 1000
 LEVEL = 0.95
+
+MOST_RESAMPLED = 100_000
+"""Values from which an interval of the mean is the normal one: 1,000 passes over millions would take minutes."""
+
+_TWO_SIDED = 1.959963984540054
+"""The normal distribution's point for LEVEL."""
 
 
 def percentile_interval(replicates: NDArray[np.float64]) -> tuple[float, float]:
@@ -21,11 +28,17 @@ def percentile_interval(replicates: NDArray[np.float64]) -> tuple[float, float]:
 def bootstrap_mean(values: NDArray[np.float64], *, seed: int) -> tuple[float, float] | None:
     """The 95% percentile-bootstrap interval of the mean of ``values`` (1,000 replicates of the samples).
 
-    None for fewer than two values, where resampling says nothing. Memory is O(n).
+    Of more than 100,000 values it is the normal interval, mean ± 1.96·s/√n, s with the divisor n, to which the
+    bootstrap's tends: its ends lie there within 1% of the width of those of infinitely many replicates (of 1,000
+    the width itself varies by 3% from seed to seed), unless hardly any value differs from the others. None for
+    fewer than two values, where resampling says nothing. Memory is O(n).
     """
     n = len(values)
     if n < 2:
         return None
+    if n > MOST_RESAMPLED:
+        mean, error = float(values.mean()), _TWO_SIDED * float(values.std()) / math.sqrt(n)
+        return mean - error, mean + error
     rng = np.random.default_rng(seed)
     means = np.array([values[rng.integers(0, n, n)].mean() for _ in range(REPLICATES)])
     return percentile_interval(means)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,20 @@ from numpy.typing import NDArray
 
 from vlitqc.analysis.bootstrap import bootstrap_mean
 from vlitqc.engine.disk import write_table, writing
-from vlitqc.engine.features import ShardFeatures, readable
+from vlitqc.engine.features import readable
 from vlitqc.engine.plan import Planned
 from vlitqc.engine.shards import ISSUE_SCHEMA, issue_table
 from vlitqc.errors import RunError, as_reason
-from vlitqc.types import NOT_APPLICABLE, DatasetMetric, DatasetScore, Issue, MetricSpec, Remarking
+from vlitqc.types import (
+    NOT_APPLICABLE,
+    DatasetMetric,
+    DatasetScore,
+    FeatureStore,
+    Issue,
+    Metric,
+    MetricSpec,
+    Remarking,
+)
 
 QUANTILES = (5, 25, 50, 75, 95)
 BINS = 40
@@ -27,14 +36,25 @@ BINS = 40
 
 def sample_summary(planned: Planned, shards: Sequence[Path], *, seed: int) -> dict[str, Any]:
     """A sample metric over the data set: mean, 95% interval, quantiles, histogram, reasons counted."""
-    spec, metric = planned.spec, planned.metric
-    names = [spec.name, *(f"{spec.name}_{part}" for part in spec.parts)]
-    columns = [f"{spec.name}_reason", *names]
-    tables = [readable(pq.read_table(s / "scores.parquet", columns=["state", *columns])) for s in shards]
-    table = pa.concat_tables(tables)
-    values = _present(table[spec.name])
-    parts = {part: _present(table[f"{spec.name}_{part}"]) for part in spec.parts}
-    reasons = table[f"{spec.name}_reason"].drop_null()
+    columns = ["state", *score_columns(planned.spec.name, planned.spec.parts)]
+    tables = [readable(pq.read_table(s / "scores.parquet", columns=columns)) for s in shards]
+    return summary_of(
+        pa.concat_tables(tables), planned.spec.name, planned.spec.parts, planned.metric, seed=seed
+    )
+
+
+def score_columns(name: str, parts: Iterable[str]) -> list[str]:
+    """The columns that ``summary_of`` needs of a sample metric."""
+    return [f"{name}_reason", name, *(f"{name}_{part}" for part in parts)]
+
+
+def summary_of(
+    table: pa.Table, name: str, parts: Iterable[str], metric: Metric | None, *, seed: int
+) -> dict[str, Any]:
+    """A sample metric over the readable records in ``table``; ``metric`` is asked for remarks where it has any."""
+    values = _present(table[name])
+    found = {part: _present(table[f"{name}_{part}"]) for part in parts}
+    reasons = _tally(table[f"{name}_reason"])
     n = len(values)
     return {
         "value": float(values.mean()) if n else None,
@@ -42,9 +62,9 @@ def sample_summary(planned: Planned, shards: Sequence[Path], *, seed: int) -> di
         "interval": bootstrap_mean(values, seed=seed),
         "n_scored": n,
         "n_total": len(table),
-        "reasons": count_reasons(reasons.to_pylist()),
+        "reasons": count_reasons(reasons),
         **spread(values),
-        "parts": {part: float(found.mean()) for part, found in parts.items() if len(found)},
+        "parts": {part: float(numbers.mean()) for part, numbers in found.items() if len(numbers)},
         "details": _remarks(metric, values) if n and isinstance(metric, Remarking) else {},
     }
 
@@ -77,16 +97,16 @@ def _range(values: NDArray[np.float64]) -> tuple[float, float]:
     return (low, high) if high - low > room else (low - max(0.5, room), high + max(0.5, room))
 
 
-def count_reasons(reasons: Sequence[str]) -> dict[str, int]:
+def count_reasons(reasons: Mapping[str, int]) -> dict[str, int]:
     """How often each kind of reason occurs, most frequent first; what follows a colon is told of one case only."""
     counts: dict[str, int] = {}
-    for reason in reasons:
+    for reason, n in reasons.items():
         kind = reason.split(":", 1)[0] if reason.startswith(("image unreadable", "error")) else reason
-        counts[kind] = counts.get(kind, 0) + 1
+        counts[kind] = counts.get(kind, 0) + n
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def resolve(planned: Planned, store: ShardFeatures) -> tuple[DatasetScore, dict[str, pa.Array]]:
+def resolve(planned: Planned, store: FeatureStore) -> tuple[DatasetScore, dict[str, pa.Array]]:
     """A data-set metric's score and its columns. A fault in one metric is its reason, not the end of the run."""
     n = store.n_samples
     if planned.metric is None:
@@ -137,9 +157,9 @@ def _reasons(score: DatasetScore, n_samples: int) -> pa.Array:
     return pa.array([text or otherwise for text in score.missing], pa.string())
 
 
-def dataset_summary(spec: MetricSpec, score: DatasetScore) -> dict[str, Any]:
+def dataset_summary(name: str, score: DatasetScore) -> dict[str, Any]:
     """A data-set metric in the form of the scorecard."""
-    own = score.columns.get(spec.name)
+    own = score.columns.get(name)
     values = np.array([v for v in own if v is not None], np.float64) if own is not None else np.empty(0)
     return {
         "value": score.value,
@@ -212,9 +232,15 @@ def _present(column: pa.ChunkedArray) -> NDArray[np.float64]:
     return values
 
 
-def _why_none(reasons: pa.ChunkedArray, n: int) -> str:
+def _tally(column: pa.ChunkedArray) -> dict[str, int]:
+    """How often each text occurs. Of millions of reasons few differ."""
+    found = pc.value_counts(column.drop_null())
+    return dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True))
+
+
+def _why_none(reasons: Mapping[str, int], n: int) -> str:
     if n == 0:
         return "no record could be read"
-    counts = count_reasons(reasons.to_pylist())
+    counts = count_reasons(reasons)
     first = next(iter(counts))
     return first if len(counts) == 1 else f"{first} (and {len(counts) - 1} other reasons)"

@@ -26,8 +26,9 @@ _DRAFT = re.compile(r"\..+\.\d+(\.part|\.old)?|\..+\.new")
 
 
 @contextmanager
-def writing(place: Path) -> Iterator[None]:
-    """Within it every OSError is one of writing at ``place``, and becomes a RunError with its cure."""
+def writing(place: Path, option: str = "--out") -> Iterator[None]:
+    """Within it every OSError is one of writing at ``place``, which ``option`` named, and becomes a RunError with its
+    cure."""
     try:
         yield
     except OSError as error:
@@ -38,12 +39,12 @@ def writing(place: Path) -> Iterator[None]:
             ) from error
         # Libraries put names of drafts and advice of their own into ``strerror``.
         told = os.strerror(error.errno) if error.errno else str(error)
-        raise RunError(f"cannot write {place} ({told}); name another place with --out") from error
+        raise RunError(f"cannot write {place} ({told}); name another place with {option}") from error
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write or replace a JSON file."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def write_json(path: Path, value: Mapping[str, Any], *, allow_nan: bool = False) -> None:
+    """Write or replace a JSON file; with ``allow_nan`` one that only Python reads may come of it."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n"
     with writing(path), whole(path, ()) as draft:
         # A byte of a path that is no UTF-8 is half a surrogate pair; its backslash form is JSON's escape for it.
         draft.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,12 +40,7 @@ class ShardFeatures:
 
     def vectors(self, name: str) -> tuple[FloatArray, NDArray[np.int64]]:
         """All rows of a vector feature, memory-mapped, and the sample of each."""
-        found = [
-            (np.load(path, mmap_mode="r"), self._index(i, name))
-            for i, shard in enumerate(self._shards)
-            if (path := shard / "features" / f"{name}.npy").exists()
-        ]
-        filled = [(values, index) for values, index in found if len(values)]
+        filled = list(self.blocks(name))
         if not filled:
             return np.empty((0, 0), np.float32), np.empty(0, np.int64)
         index = np.concatenate([index for _, index in filled])
@@ -53,6 +48,13 @@ class ShardFeatures:
         shape = (len(index), filled[0][0].shape[1])
         write_vectors(target, (values for values, _ in filled), shape)
         return np.load(target, mmap_mode="r"), index
+
+    def blocks(self, name: str) -> Iterator[tuple[FloatArray, NDArray[np.int64]]]:
+        """The same shard by shard, where a shard has any: nothing is joined, so nothing is written."""
+        for i, shard in enumerate(self._shards):
+            path = shard / "features" / f"{name}.npy"
+            if path.exists() and len(values := np.load(path, mmap_mode="r")):
+                yield values, self._index(i, name)
 
     def strings(self, name: str) -> tuple[list[str], NDArray[np.int64]]:
         """All texts of a string feature and the sample of each."""

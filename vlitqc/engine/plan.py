@@ -30,7 +30,7 @@ OPTIONAL_VERSIONS = (
 )
 """Those that only some profiles need."""
 
-SHARD_LAYOUT = 2
+SHARD_LAYOUT = 3
 """Rises whenever what a shard's folder holds changes its meaning."""
 
 

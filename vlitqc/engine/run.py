@@ -4,6 +4,7 @@
 
     data.vlitqc/
       run.json         command, input and its sha256, profile, models, versions, seed, state
+      profile.json     the whole profile, with the models that the call put in its roles
       remote/          fetched pictures, by the sha256 of their URLs (--allow-remote)
       shards/          finished shards, taken over by a later run that would compute the same
       features/        joined features of the data-set metrics
@@ -28,7 +29,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -42,7 +43,7 @@ from vlitqc.engine.disk import sweep, write_json, writing
 from vlitqc.engine.estimate import estimate
 from vlitqc.engine.features import ShardFeatures
 from vlitqc.engine.plan import Plan, Planned, choose_metrics, prepare, versions, without
-from vlitqc.engine.scorer import used_since
+from vlitqc.engine.scorer import check_columns, used_since
 from vlitqc.engine.shards import cut, folder
 from vlitqc.errors import InputError, RunError, UsageError
 from vlitqc.formats import Reader, check_name
@@ -56,6 +57,8 @@ from vlitqc.types import Image, Origin, Record, Sample
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from vlitqc.filtering.request import Words
 
 VIEW_SIDE = 512
 
@@ -114,6 +117,25 @@ class Run:
         return _read_json(self.path / "run.json")
 
     @cached_property
+    def profile(self) -> Profile:
+        """The profile that the metrics were built from, models of the call included.
+
+        Raises RunError for a run of an earlier version, which kept only its name, and for a file that is not its own.
+        """
+        where = self.path / "profile.json"
+        if not where.is_file():
+            raise RunError(
+                f"{self.path} holds no profile.json, as runs of earlier versions; score the data again"
+            )
+        try:
+            found = profiles.restore(_read_json(where), str(where))
+        except UsageError as error:
+            raise RunError(f"{error}; score the data again") from error
+        if found.sha256 != self.info["profile"]["sha256"]:
+            raise RunError(f"{where} is not the profile of this run; score the data again")
+        return found
+
+    @cached_property
     def scorecard(self) -> dict[str, Any]:
         """``scorecard.json``; its schema is ``vlitqc.engine.scorecard.schema()``."""
         return _read_json(self.path / "scorecard.json")
@@ -168,6 +190,20 @@ class Run:
     def images(self, sample: Sample) -> list[Image]:
         """The sample's pictures, at most 512 pixels wide or high, or their faults."""
         return self._media.load_batch([sample])[0]
+
+    def filter(self, *, seed: int = 0, **words: Unpack[Words]) -> pd.Series[bool]:
+        """Which records ``vlitqc.filter`` would keep, with the same keywords; nothing is written.
+
+        A Series named "kept", one Boolean a record in the order of ``scores``, indexed by row::
+
+            run.scores[run.filter(where="matching_degree >= 22")]
+            dataset.select(np.flatnonzero(run.filter(drop_below={"matching_degree": "p10"})))
+
+        An unreadable record is not kept. Raises UsageError and UnknownName as ``vlitqc.filter`` does.
+        """
+        from vlitqc.filtering.request import filtered
+
+        return filtered(self, dry_run=True, seed=seed, **words).mask
 
     def report(self, out: str | Path | None = None, *, form: str = "html") -> Path:
         """Write the report (an entry point of ``vlitqc.reports``); by default ``report.html`` in the run."""
@@ -281,6 +317,7 @@ def score(
         )
         models = ModelStore(chosen, device=device, judge_limit=judge_limit)
         planned = prepare(plan, models)
+        check_columns(planned)
         told = inputs.describe(reader, paths, format, fields)
         command = command or f"vlitqc.score({_argument(paths)}, {profile!r})"
         info = _info(plan, planned, models, told, limit, command)
@@ -288,6 +325,8 @@ def score(
         for stale in ("scorecard.json", "report.html"):
             (target / stale).unlink(missing_ok=True)
         write_json(target / "run.json", info | {"state": "running"})
+        # TOML has inf and nan, and so may the options of a profile of one's own.
+        write_json(target / "profile.json", profiles.dump(chosen), allow_nan=True)
         sweep(target, *(target / name for name in ("shards", "features", "scores")))
         remote.sweep(target / "remote")
         asked = estimate(planned, itertools.islice(reader.records(), limit)) if announce else None
@@ -411,7 +450,7 @@ def _resolve(
             resolved, labels = dataset.resolve(p, store)
             columns |= labels
             issues += list(resolved.issues)
-            summary = dataset.dataset_summary(p.spec, resolved)
+            summary = dataset.dataset_summary(p.spec.name, resolved)
         sections.append(scorecard.metric_section(p, summary))
     dataset.write_scores(shards, columns, target / "scores")
     issues += dataset.repeated_ids(target / "scores")

@@ -16,7 +16,8 @@ import pyarrow as pa
 from vlitqc.engine.inspection import long_texts
 from vlitqc.engine.plan import Plan, Planned, fingerprint, image_side, prepare, without
 from vlitqc.engine.shards import Done, Shard, folder, read_done, shard_fingerprint, write_shard
-from vlitqc.errors import ModelUnavailable, as_reason
+from vlitqc.engine.sources import source_of
+from vlitqc.errors import ModelUnavailable, UsageError, as_reason
 from vlitqc.media import MediaLoader, issue_kind, remarks
 from vlitqc.models.store import ModelStore
 from vlitqc.remote import Remote
@@ -51,8 +52,13 @@ BASE_COLUMNS: dict[str, pa.DataType] = {
     "state": pa.string(),
     "n_turns": pa.int32(),
     "n_images": pa.int32(),
+    "n_media": pa.int32(),
+    "source": pa.string(),
 }
-"""What the table of scores says of every record before any metric: its place, its state, its size."""
+"""What the table of scores says of every record before any metric: its place, its state, its size, its source.
+
+``n_images`` counts pictures, ``n_media`` pictures, videos and sounds; ``source`` is ``sources.source_of``.
+"""
 
 
 def metric_columns(spec: MetricSpec) -> dict[str, pa.DataType]:
@@ -60,6 +66,23 @@ def metric_columns(spec: MetricSpec) -> dict[str, pa.DataType]:
     parts = {f"{spec.name}_{part}": pa.float64() for part in spec.parts}
     notes = {f"{spec.name}_{note}": pa.string() for note in spec.notes}
     return {spec.name: pa.float64(), **parts, **notes, f"{spec.name}_reason": pa.string()}
+
+
+def check_columns(planned: Sequence[Planned]) -> None:
+    """Raises UsageError where a metric would write a column that every table has, or that another metric writes."""
+    owners = dict.fromkeys(BASE_COLUMNS, "every table of scores")
+    for spec in (p.spec for p in planned):
+        if spec.level == "sample":
+            names = list(metric_columns(spec))
+        else:
+            names = [name for column in spec.columns for name in (column, f"{column}_reason")]
+        for name in names:
+            if name in owners:
+                raise UsageError(
+                    f"metric {spec.name} writes the column '{name}', which {owners[name]} has; "
+                    "rename it in the metric's spec, or leave the metric out with --metrics"
+                )
+        owners |= dict.fromkeys(names, f"metric {spec.name}")
 
 
 class ShardScorer:
@@ -185,15 +208,16 @@ class ShardScorer:
         for record in shard.records:
             o = record.origin
             row: dict[str, Any] = {"row": o.row, "id": record.id, "file": o.file, "line": o.line}
-            row |= {"start": o.start, "end": o.end, "sha256": o.sha256}
+            row |= {"start": o.start, "end": o.end, "sha256": o.sha256, "source": source_of(record)}
             if isinstance(record, Unreadable):
                 reason = "record unreadable: " + "; ".join(issue.detail for issue in record.issues)
-                row |= {"state": "unreadable", "n_turns": 0, "n_images": 0}
+                row |= {"state": "unreadable", "n_turns": 0, "n_images": 0, "n_media": 0}
                 row |= {f"{name}_reason": reason for name in scores}
             else:
                 broken = o.row in failed or any(column[position].fault for column in scores.values())
                 row |= {"state": "partial" if broken else "scored"}
                 row |= {"n_turns": len(record.turns), "n_images": len(record.images)}
+                row |= {"n_media": len(record.media)}
                 for name, column in scores.items():
                     score = column[position]
                     row[name] = score.value

@@ -1,108 +1,352 @@
-"""Applies rules to a run and writes the result in the input's own format, every record unchanged."""
+"""Applies rules and a selection to a run and writes the result in the input's own format, every record unchanged."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from glob import escape
+from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+import numpy as np
+import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from vlitqc.engine import disk
 from vlitqc.engine.inputs import home, is_other
 from vlitqc.engine.run import Run
+from vlitqc.engine.subset import summaries
 from vlitqc.errors import RunError, UsageError
-from vlitqc.filtering.rules import Rule, decide
-from vlitqc.formats import check_name
-from vlitqc.formats.folder import AUDITED, DECISIONS, FATES
+from vlitqc.filtering import audit
+from vlitqc.filtering.audit import NOT_SELECTED, Verdicts
+from vlitqc.filtering.decisions import Decided, decide
+from vlitqc.filtering.effect import Effect
+from vlitqc.filtering.effect import effect as effect_of
+from vlitqc.filtering.recipes import Recipe
+from vlitqc.filtering.rules import Comparison, Rule
+from vlitqc.filtering.selection import Selected, Selection, random_control, select
+from vlitqc.filtering.table import ScoreTable
+from vlitqc.formats import Reader, check_name
+from vlitqc.formats.folder import AUDITED, COMPARISON, CONTROL, DECISIONS, FATES, FILTER
 from vlitqc.types import Origin
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-@dataclass(frozen=True, slots=True)
+MAX_HASHED = 1 << 26
+"""Bytes: of larger outputs ``.filter.json`` gives no sha256, which would take as long as writing them."""
+MAX_TOLD = 3
+
+_KEPT, _DROPPED, _UNREADABLE = range(len(FATES))
+_NOWHERE = -1
+_PLACE = [*Origin.__dataclass_fields__]
+
+
+@dataclass(frozen=True, eq=False)
 class Filtered:
     """What a filter did, or would do (``written`` is then empty).
 
-    ``decisions`` has one row a record; ``by_rule`` says how many records each rule fails; kept, dropped and
-    unreadable add up to the records of the run, which are the input's but where the run had a ``limit``. Of the
-    unreadable, ``not_copied`` are in no output: files whose bytes, and rows of damaged tables whose values cannot
-    be had.
+    ``counts`` of kept, dropped and unreadable add up to the records of the run, which are the input's but where the
+    run had a ``limit``. Of the unreadable, ``not_copied`` are in no output: files whose bytes, and rows of damaged
+    tables whose values cannot be had. ``notes`` are sentences: which of the recipe's rules the run cannot serve, and
+    what the selection could not do as asked. ``selected`` and ``comparison`` are None without a selection, ``effect``
+    where it was not asked for. ``comparison`` has the metrics' sections of a scorecard over the ``input``, what was
+    ``selected`` and a ``control`` of as many records drawn at random from those that the rules keep.
     """
 
-    decisions: pd.DataFrame
-    by_rule: dict[str, int]
+    table: ScoreTable
+    verdicts: Verdicts
     counts: dict[str, int]
     written: dict[str, Path]
+    notes: list[str]
     not_copied: int = 0
+    effect: Effect | None = None
+    comparison: dict[str, Any] | None = None
+
+    @property
+    def decided(self) -> Decided:
+        """What the rules say of every record."""
+        return self.verdicts.decided
+
+    @property
+    def selected(self) -> Selected | None:
+        """What the selection says of the records that the rules keep."""
+        return self.verdicts.selected
+
+    @property
+    def fates(self) -> NDArray[np.int8]:
+        """Of every record in the order of the input: 0 kept, 1 dropped, 2 unreadable."""
+        return self.verdicts.fates
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """Of every record in the order of the input: whether it is kept."""
+        mask: NDArray[np.bool_] = self.fates == _KEPT
+        return mask
+
+    @cached_property
+    def by_rule(self) -> dict[str, int]:
+        """How many readable records each rule fails, and how many the selection leaves out."""
+        told = dict(self.decided.by_rule)
+        if self.selected is not None:
+            told[NOT_SELECTED] = int(self.verdicts.not_selected.sum())
+        return told
+
+    @cached_property
+    def decisions(self) -> pd.DataFrame:
+        """One row a record, with an entry for every comparison of each rule that it fails."""
+        found = pa.Table.from_batches(audit.decisions(self.table, self.verdicts), audit.SCHEMA)
+        frame: pd.DataFrame = found.to_pandas()
+        return frame
+
+    @cached_property
+    def mask(self) -> pd.Series[bool]:
+        """Whether each record is kept, by its row: ``run.scores[filtered.mask]`` are the scores of those kept."""
+        import pandas as pd
+
+        return pd.Series(self.kept, name="kept")
 
 
 def filter_run(
-    run: Run, rules: Sequence[Rule], *, out: Path | None = None, dry_run: bool = False
+    run: Run,
+    rules: Sequence[Rule] = (),
+    *,
+    recipe: Recipe | None = None,
+    selection: Selection | None = None,
+    must_keep: Collection[str] = (),
+    out: Path | None = None,
+    dry_run: bool = False,
+    effect: bool = False,
+    principles: bool = True,
+    seed: int = 0,
 ) -> Filtered:
     """Divide the run's input into kept, dropped and unreadable records.
 
-    Writes ``<stem>.kept``, ``<stem>.dropped`` and, where there is any, ``<stem>.unreadable`` with the input's
-    suffix, and ``<stem>.decisions.parquet``, into ``out`` (by default where the input's run is by default). Of a
-    folder, and of several files, the first three are folders. Each record keeps its content and the order of the
-    input. Models are not touched.
+    The recipe's rules come before ``rules``. ``selection``, by default the recipe's, then takes some of the records
+    that no rule drops. Records whose id is in ``must_keep`` are kept whatever rules say. ``effect`` asks for what
+    the filter does, ``principles`` whether to the scorecard too, which takes longest. Models are not touched.
 
-    Raises UsageError without a rule, UnknownName for a metric that the run lacks, InputError where the input
-    has changed since, RunError where the files cannot be written or are not an earlier filter's of this input.
+    Writes ``<stem>.kept``, ``<stem>.dropped`` and, where there is any, ``<stem>.unreadable`` with the input's
+    suffix, ``<stem>.decisions.parquet`` and ``<stem>.filter.json``, into ``out`` (by default where the input's run
+    is by default). With a selection also ``<stem>.control``, as many records as it kept drawn at random from those
+    that the rules keep, and ``<stem>.comparison.json``. Of a folder, and of several files, those with the input's
+    suffix are folders. Each record keeps its content and the order of the input.
+
+    Raises UsageError without a rule and a selection, and for an id in ``must_keep`` that no readable record has;
+    UnknownName for a column that the run lacks; InputError where the input has changed since; RunError where the
+    files cannot be written or are not an earlier filter's of this input.
     """
-    if not rules:
+    if selection is None and recipe is not None:
+        selection = recipe.selection
+    if not rules and recipe is None and selection is None:
         raise UsageError("no rule was given; try --drop-below, or --drop-below METRIC=p10")
-    decisions, by_rule = decide(run.scores, run.issues, rules)
-    fate = [
-        "kept" if kept else "unreadable" if failed == ["unreadable"] else "dropped"
-        for kept, failed in zip(decisions["kept"], decisions["rules_failed"], strict=True)
-    ]
-    counts = {name: fate.count(name) for name in FATES}
+    table = ScoreTable.of(run)
+    metrics = run.metrics()
+    asked = [*(recipe.rules_for(metrics) if recipe else ()), *rules]
+    decided = decide(table, asked)
+    must = _must_keep(table, must_keep, decided.unreadable)
+    pool = (decided.failed == 0) & ~decided.unreadable
+    selected = select(run, table, pool, selection, must_keep=must, seed=seed) if selection else None
+    kept = (selected.kept if selected else pool) | must
+    fates = np.where(decided.unreadable, _UNREADABLE, np.where(kept, _KEPT, _DROPPED)).astype(np.int8)
+    verdicts = Verdicts(decided, fates, must, selected)
+    counts = {name: int((fates == i).sum()) for i, name in enumerate(FATES)}
+    told_effect = (
+        effect_of(run, table, decided, kept, seed=seed, rules=asked, principles=principles)
+        if effect
+        else None
+    )
+    notes = [*(recipe.left_out(metrics) if recipe else ()), *(selected.notes if selected else ())]
+    filtered = Filtered(table, verdicts, counts, {}, notes, effect=told_effect)
     if dry_run:
-        return Filtered(decisions, by_rule, counts, {})
-    reader = run.reader
+        return filtered
+    outputs = _outputs(run, out)
+    lost = (fates == _UNREADABLE) & (table.collect("sha256")["sha256"] == "").to_numpy()
+    not_copied = int(lost.sum())
+    control = comparison = None
+    if selected is not None:
+        control = random_control(pool | must, counts["kept"], seed=seed)
+        comparison = {
+            "input": metrics,
+            "selected": summaries(run, kept),
+            "control": summaries(run, control),
+        }
+    told = {
+        "vlitqc": metadata.version("vlitqc"),
+        **_asked(recipe, asked, decided, selection),
+        "strata": selected.strata if selected else [],
+        "notes": notes,
+        "seed": seed,
+        "must_keep": sorted(set(must_keep)),
+        "run": {
+            "path": str(run.path.absolute()),
+            "sha256": audit.run_sha256(run),
+            "profile": {key: run.info["profile"][key] for key in ("name", "sha256")},
+        },
+        "input": {key: run.info["input"][key] for key in ("paths", "sha256")},
+        "counts": counts,
+        "not_copied": not_copied,
+    }
+    written = _write(run.reader, outputs, filtered, lost, control, comparison, told)
+    audit.remember(run, outputs["decisions"])
+    return replace(filtered, written=written, not_copied=not_copied, comparison=comparison)
+
+
+def _outputs(run: Run, out: Path | None) -> dict[str, Path]:
+    """Where each output goes. Raises InputError where the input has changed, RunError where another's files are."""
     paths = [Path(path) for path in run.info["input"]["paths"]]
+    suffix = run.reader.suffix
     beside, stem = home(paths)
-    folder, suffix = out if out is not None else beside, reader.suffix
+    folder = out if out is not None else beside
     check_name(folder)
-    audit = folder / f"{stem}{DECISIONS}"
-    outputs = {name: folder / f"{stem}.{name}{suffix}" for name in FATES}
-    foreign = [path for path in (audit, *outputs.values()) if path.exists()]
-    told = _audited(audit)
+    endings = {name: f".{name}{suffix}" for name in (*FATES, CONTROL)}
+    endings |= {"decisions": DECISIONS, "filter": FILTER, "comparison": COMPARISON}
+    outputs = {name: folder / f"{stem}{ending}" for name, ending in endings.items()}
+    foreign = [path for path in outputs.values() if path.exists()]
+    told = audit.inputs_of(outputs["decisions"])
     if foreign and (told is None or is_other(told, paths)):
         raise RunError(
             f"{foreign[0]} exists and is no filter's output of this run; move it, or pass --out DIR"
         )
-    places = run.table([*Origin.__dataclass_fields__]).to_pylist()
-    lost = [name == "unreadable" and not place["sha256"] for place, name in zip(places, fate, strict=True)]
-    not_copied = sum(lost)
-    wanted = counts["unreadable"] > not_copied
-    written = {name: path for name, path in outputs.items() if wanted or name != "unreadable"}
-    with disk.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        _sweep((audit, *outputs.values()))
-        table = pa.Table.from_pandas(decisions, preserve_index=False)
-        table = table.replace_schema_metadata(
-            {**table.schema.metadata, AUDITED: json.dumps(run.info["input"]["paths"])}
-        )
-        if not audit.exists():
+    return outputs
+
+
+def _write(
+    reader: Reader,
+    outputs: Mapping[str, Path],
+    filtered: Filtered,
+    lost: NDArray[np.bool_],
+    control: NDArray[np.bool_] | None,
+    comparison: Mapping[str, Any] | None,
+    told: Mapping[str, Any],
+) -> dict[str, Path]:
+    """Write the outputs that there are something for, and remove the others; ``lost`` records go nowhere."""
+    table, verdicts = filtered.table, filtered.verdicts
+    unwritten = set() if control is not None else {CONTROL, "comparison"}
+    if filtered.counts["unreadable"] == lost.sum():
+        unwritten.add("unreadable")
+    written = {name: path for name, path in outputs.items() if name not in unwritten}
+    decisions = outputs["decisions"]
+    about = {
+        AUDITED: json.dumps(told["input"]["paths"]),
+        audit.RUN_PATH: json.dumps(told["run"]["path"]),
+        audit.RUN_SHA256: told["run"]["sha256"],
+        audit.FILTER_SHA256: told["sha256"],
+        **({audit.RECIPE_SHA256: told["recipe"]["sha256"]} if told["recipe"] else {}),
+    }
+    with disk.writing(decisions.parent):
+        decisions.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(outputs.values())
+        first = not decisions.exists()
+        if first:
             # The audit comes first: outputs that a killed filter leaves are then known for its own.
-            disk.write_table(audit, table)
-        told_apart = zip(places, fate, lost, strict=True)
-        reader.divide(((Origin(**place), name) for place, name, gone in told_apart if not gone), written)
-        # One that is there belongs to the outputs there are, until these.
-        disk.write_table(audit, table)
-        if "unreadable" not in written:
+            audit.write_decisions(decisions, table, verdicts, about)
+        places = _places(table, np.where(lost, _NOWHERE, verdicts.fates), FATES)
+        reader.divide(places, {name: outputs[name] for name in FATES if name in written})
+        if control is not None:
+            drawn = _places(table, np.where(control, 0, _NOWHERE), (CONTROL,))
+            reader.divide(drawn, {CONTROL: outputs[CONTROL]})
+        if not first:
+            # One that is there belongs to the outputs there are, until these.
+            audit.write_decisions(decisions, table, verdicts, about)
+        for name in unwritten:
             # One left from an earlier filter would belong to other files.
-            disk.remove(outputs["unreadable"])
-        written["decisions"] = audit
-    return Filtered(decisions, by_rule, counts, written, not_copied)
+            disk.remove(outputs[name])
+        if comparison is not None:
+            disk.write_json(outputs["comparison"], comparison)
+        hashed = {name: _hashed(path) for name, path in written.items() if name != "filter"}
+        disk.write_json(outputs["filter"], {**told, "written": hashed})
+    return written
 
 
-def _sweep(outputs: Sequence[Path]) -> None:
+def _must_keep(table: ScoreTable, ids: Collection[str], unreadable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The records that have one of these ids."""
+    if not ids:
+        return np.zeros(len(unreadable), np.bool_)
+    # Half a surrogate pair, which the command line makes of a byte that is no UTF-8, is in no table.
+    texts = {name.encode("utf-8", "backslashreplace").decode() for name in ids}
+    wanted = pl.Series("id", sorted(texts), pl.String)
+    found = table.collect("id")["id"]
+    must: NDArray[np.bool_] = found.is_in(wanted.implode()).fill_null(value=False).to_numpy()
+    strange = wanted.filter(~wanted.is_in(found.implode())).to_list()
+    if strange:
+        raise UsageError(f"must keep {_listed(strange)}: no record of this run has that id")
+    broken = found.filter(pl.Series(must & unreadable)).unique().sort().to_list()
+    if broken:
+        raise UsageError(
+            f"must keep {_listed(broken)}: the record cannot be read; put it right, or leave its id out"
+        )
+    return must
+
+
+def _listed(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - MAX_TOLD:,} more" if len(ids) > MAX_TOLD else ""
+    return ", ".join(f"'{name}'" for name in ids[:MAX_TOLD]) + more
+
+
+def _asked(
+    recipe: Recipe | None, rules: Sequence[Rule], decided: Decided, selection: Selection | None
+) -> dict[str, Any]:
+    """What the filter was asked for, with its levels as numbers: for ``.filter.json``."""
+    settled = [
+        {
+            "words": words.words,
+            "missing": rule.missing,
+            "because": rule.because,
+            "n": decided.by_rule[words.words],
+            "unknown": unknown,
+            "compared": [_compared(compared) for compared in words.compared],
+        }
+        for rule, words, unknown in zip(rules, decided.rules, decided.unknown, strict=True)
+    ]
+    wanted = asdict(selection) if selection else None
+    exact = json.dumps([recipe.sha256 if recipe else None, settled, wanted], sort_keys=True)
+    return {
+        "sha256": hashlib.sha256(exact.encode()).hexdigest(),
+        "recipe": recipe.as_json() if recipe else None,
+        "rules": settled,
+        "selection": wanted,
+    }
+
+
+def _compared(compared: Comparison) -> dict[str, Any]:
+    """A comparison with its threshold, where that is the same for all records."""
+    bound = compared.threshold
+    same = bound is not None and not bound.meta.root_names()
+    level = pl.select(bound).item() if bound is not None and same else None
+    # A level that nothing reaches, as where all scores are equal, is infinite.
+    finite = level is not None and math.isfinite(level)
+    return {"column": compared.column, "side": compared.side, "threshold": level if finite else None}
+
+
+def _places(
+    table: ScoreTable, targets: NDArray[np.integer[Any]], names: Sequence[str]
+) -> Iterator[tuple[Origin, str]]:
+    """Where each record stands and the name of its target, an index into ``names``; none for those below 0."""
+    at = 0
+    for batch in audit.batches(table.scores.select(_PLACE)):
+        for place, target in zip(batch.iter_rows(), targets[at : at + len(batch)].tolist(), strict=True):
+            if target >= 0:
+                yield Origin(*place), names[target]
+        at += len(batch)
+
+
+def _hashed(path: Path) -> dict[str, str | None]:
+    """The name of an output, and its sha256 where that is quickly had."""
+    if path.is_dir() or path.stat().st_size > MAX_HASHED:
+        return {"name": path.name, "sha256": None}
+    with path.open("rb") as stream:
+        return {"name": path.name, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def _sweep(outputs: Iterable[Path]) -> None:
     """Delete the drafts of these outputs whose process is no more."""
     for output in outputs:
         for draft in output.parent.glob(f".{escape(output.name)}.*.*"):
@@ -119,15 +363,3 @@ def _runs(process: int) -> bool:
     except PermissionError:
         pass  # somebody else's
     return True
-
-
-def _audited(audit: Path) -> list[Path] | None:
-    """The paths of the input that a file of decisions is about; None where it is not one of ours."""
-    try:
-        metadata = pq.read_schema(audit).metadata or {}
-    except (OSError, pa.ArrowInvalid):
-        return None
-    try:
-        return [Path(path) for path in json.loads(metadata[AUDITED])]
-    except (KeyError, ValueError, TypeError):
-        return None

@@ -32,7 +32,10 @@ AUDITED = b"vlitqc.input"
 """The key in the schema of a filter's ``….decisions.parquet`` that tells it from other files of that name."""
 
 FATES = ("kept", "dropped", "unreadable")
+CONTROL = "control"
 DECISIONS = ".decisions.parquet"
+FILTER = ".filter.json"
+COMPARISON = ".comparison.json"
 RUN = ".vlitqc"
 
 SETTINGS = frozenset(
@@ -156,9 +159,9 @@ def _audited(path: Path) -> bool:
 
 def _is_output(name: str, stems: set[str]) -> bool:
     return any(
-        name == stem + DECISIONS or f"{name}.".startswith(f"{stem}.{fate}.")
+        name in (stem + DECISIONS, stem + FILTER, stem + COMPARISON)
+        or any(f"{name}.".startswith(f"{stem}.{divided}.") for divided in (*FATES, CONTROL))
         for stem in stems
-        for fate in FATES
     )
 
 

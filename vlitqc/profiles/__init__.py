@@ -222,6 +222,33 @@ def parse(text: bytes, where: str) -> Profile:
     """A profile from TOML bytes; ``where`` names the source in errors."""
     try:
         table = tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"profile {where} is not valid TOML: {error}") from error
+    return _from_table(table, where, hashlib.sha256(text).hexdigest())
+
+
+def dump(profile: Profile) -> dict[str, Any]:
+    """The profile as plain values in the shape of its TOML, as ``restore`` takes them; also one made by ``rebind``."""
+    table = asdict(profile)
+    for body in table["models"].values():
+        del body["slot"]
+        body["files"] = list(body["files"])
+    for body in table["metrics"].values():
+        del body["name"]
+    return table
+
+
+def restore(table: Mapping[str, Any], where: str) -> Profile:
+    """The profile that ``dump`` wrote, checked like a TOML file; ``where`` names the source in errors."""
+    told = {key: table.get(key) for key in ("where", "sha256")}
+    for key, value in told.items():
+        if not isinstance(value, str):
+            raise UsageError(f"profile {where}: {key} = {value!r}: expected a text")
+    return replace(_from_table(table, where, str(told["sha256"])), where=str(told["where"]))
+
+
+def _from_table(table: Mapping[str, Any], where: str, sha256: str) -> Profile:
+    try:
         models = {slot: _model(slot, body) for slot, body in table.get("models", {}).items()}
         metrics = {name: MetricEntry(name, **body) for name, body in table["metrics"].items()}
         profile = Profile(
@@ -231,11 +258,9 @@ def parse(text: bytes, where: str) -> Profile:
             table.get("adds", ""),
             models,
             metrics,
-            hashlib.sha256(text).hexdigest(),
+            sha256,
             where,
         )
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"profile {where} is not valid TOML: {error}") from error
     except KeyError as error:
         raise UsageError(f"profile {where} lacks the key {error}; see vlitqc/profiles/lite.toml") from error
     except (TypeError, AttributeError) as error:
@@ -344,12 +369,13 @@ def model_file(body: Mapping[str, Any]) -> ModelFile:
     return ModelFile(**{**body, "patterns": tuple(body.get("patterns", ()))})
 
 
-def _model(slot: str, body: dict[str, Any]) -> ModelEntry:
-    listed = body.pop("files", [])
+def _model(slot: str, body: Mapping[str, Any]) -> ModelEntry:
+    rest = dict(body)
+    listed = rest.pop("files", [])
     if not isinstance(listed, list):
         raise TypeError(f"models.{slot}.files: expected [[models.{slot}.files]], a list of tables")
     try:
         files = tuple(model_file(f) for f in listed)
     except TypeError as error:
         raise TypeError(f"models.{slot}.files: {error}") from None
-    return ModelEntry(slot, files=files, **body)
+    return ModelEntry(slot, files=files, **rest)

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from vlitqc.media_tokens import strip_media_tokens
 from vlitqc.types import (
+    PICTURE_VECTORS,
+    RESPONSE_VECTORS,
     Batch,
     Features,
     FloatArray,
@@ -24,7 +26,7 @@ from vlitqc_metrics._algorithms.languages import KnownLanguages
 
 def picture_feature(model: ImageEncoder) -> str:
     """Name of the feature that holds the picture vectors of ``model``."""
-    return f"picture-{model.ref.key}"
+    return f"{PICTURE_VECTORS}{model.ref.key}"
 
 
 def picture_hash_feature(model: ImageEncoder) -> str:
@@ -37,7 +39,7 @@ def picture_hash_feature(model: ImageEncoder) -> str:
 
 def response_feature(model: TextEncoder) -> str:
     """Name of the feature that holds one vector of ``model`` for every response."""
-    return f"response-{model.ref.key}"
+    return f"{RESPONSE_VECTORS}{model.ref.key}"
 
 
 def picture_vectors(batch: Batch, model: ImageEncoder) -> dict[str, FloatArray]:

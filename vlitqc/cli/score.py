@@ -1,0 +1,229 @@
+"""``vlitqc score`` and ``vlitqc report``: a run and its page."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vlitqc.cli.options import EXIT_CODES, LINES, PATH, run_directory
+from vlitqc.cli.streams import print_json, terminal
+from vlitqc.errors import InputError, UsageError, VlitqcError
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=PATH)
+@click.option(
+    "--profile", default="lite", show_default=True, metavar="NAME|FILE", help="Which model each metric uses."
+)
+@click.option("--metrics", metavar="A,B,…", help="Only these metrics; see 'vlitqc metrics'.")
+@click.option(
+    "--image-root",
+    type=PATH,
+    help="Folder that image paths start from. [found from the records]",
+)
+@click.option("--format", metavar="NAME", help="Input format. [detected]")
+@click.option(
+    "--map",
+    multiple=True,
+    type=LINES,
+    metavar="OURS=THEIRS",
+    help="What the data calls a field, such as response=target or image=meta.path; may be repeated.",
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N records.")
+@click.option("--out", type=PATH, help="Run directory. [PATH.vlitqc beside the input]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Samples that the models see together.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes; each loads its own models.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
+@click.option(
+    "--lm",
+    metavar="MODEL",
+    help="Causal language model for readability and IFD: a slot of the profile (lite has smollm2), a folder, "
+    "a .gguf file, or a Hugging Face id in the cache.",
+)
+@click.option(
+    "--judge-url",
+    metavar="URL",
+    help="OpenAI-compatible server to judge with; its key comes from OPENAI_API_KEY alone.",
+)
+@click.option(
+    "--judge-model",
+    metavar="MODEL",
+    help="The server's name of the judge; without --judge-url a folder, .gguf file or id, run in process.",
+)
+@click.option(
+    "--judge-limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="At most N calls to each judge; what is left is null, and asked by the next run.",
+)
+@click.option("--allow-outside", is_flag=True, help="Let image paths leave the image root.")
+@click.option(
+    "--allow-remote",
+    is_flag=True,
+    help="Fetch pictures with http and https URLs into the run directory; never from private addresses.",
+)
+@click.option("--strict", is_flag=True, help="Exit 4 if any sample was not fully scored.")
+@click.option("--max-errors", metavar="N|P%", help="Exit 4 if more records than this have errors.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--json", is_flag=True, help="Print the scorecard as JSON.")
+def score(
+    paths: Sequence[Path],
+    metrics: str | None,
+    strict: bool,
+    max_errors: str | None,
+    quiet: bool,
+    json: bool,
+    format: str | None,
+    map: Sequence[str],
+    judge_url: str | None,
+    judge_model: str | None,
+    **options: Any,
+) -> None:
+    """Score a data set and write its run directory: scores, issues, scorecard, page.
+
+    PATH is a file, a folder or a quoted glob pattern; several are read one after another as one data set. The
+    same command again takes up an interrupted run; finished shards are not computed twice.
+
+    \b
+    Examples:
+      vlitqc score data.jsonl
+      vlitqc score data.json --image-root images --out runs/first
+      vlitqc score shards/*.parquet --map response=target
+      vlitqc score data.jsonl --metrics text_readability,matching_degree --limit 500
+      vlitqc score data.jsonl --json > scorecard.json
+      vlitqc score data.jsonl --lm smollm2
+      vlitqc score data.jsonl --judge-url http://localhost:8000/v1 --judge-model llava-1.5-7b
+      vlitqc score data.jsonl --profile paper
+    """
+    budget = _budget(max_errors)
+    _quieten_libraries()
+    from vlitqc import console
+    from vlitqc.engine import run as engine
+    from vlitqc.engine import scorecard
+    from vlitqc.formats.names import Names
+
+    names = [name.strip() for name in metrics.split(",") if name.strip()] if metrics is not None else None
+    if names == []:
+        raise UsageError(f"--metrics {metrics!r} names no metric; see 'vlitqc metrics'")
+    if judge_url is not None and judge_model is None:
+        raise UsageError("--judge-url needs --judge-model, the name that the server knows the judge by")
+    judge = {key: v for key, v in (("url", judge_url), ("model", judge_model)) if v is not None} or None
+
+    def announce(text: str) -> None:
+        if not quiet:
+            terminal(stderr=True).print(console.clean(text), style="dim", soft_wrap=True)
+
+    with console.progress(terminal(stderr=True), quiet=quiet or json) as shown:
+        finished = engine.score(
+            paths if len(paths) > 1 else paths[0],
+            metrics=names,
+            format=format,
+            map=Names.parse(map).fields,
+            command=shlex.join(["vlitqc", *sys.argv[1:]]),
+            progress=shown,
+            judge=judge,
+            announce=announce,
+            **options,
+        )
+    card = finished.scorecard
+    if json:
+        print_json(card)
+    elif not quiet:
+        out = terminal()
+        out.print(console.scorecard(card))
+        for note in card["input"]["notes"]:
+            out.print(f"\nnote  {console.clean(note)}", style="yellow", soft_wrap=True)
+        aside = ", ".join(f"{kind} {n:,}" for kind, n in card["input"]["others"].items())
+        if aside:
+            out.print(f"\nfiles left aside: {console.clean(aside)}", style="dim", soft_wrap=True)
+        for slot, counts in finished.info["usage"].items():
+            out.print(f"\n{console.clean(slot)}: {console.usage(counts)}", style="dim")
+        if card["profile"]["adds"]:
+            out.print(f"\n{console.clean(card['profile']['adds'])}", style="dim")
+        folder = console.clean(finished.path)
+        out.print(f"\nscores  {folder}/scores\npage    {folder}/report.html", soft_wrap=True)
+    counts = card["counts"]
+    if counts["unreadable"] == counts["records"]:
+        raise InputError(
+            f"no record can be read, of {counts['records']:,}; {finished.path}/issues.parquet says why"
+        )
+    unfinished = counts["partial"] + counts["unreadable"]
+    failed = scorecard.failed(m for principle in card["principles"] for m in principle["metrics"])
+    if strict and (unfinished or failed):
+        raise _Unfinished(
+            f"--strict: {unfinished:,} records were not fully scored; the table of scores has their reasons"
+            + (f"; without a value: {', '.join(failed)}" if failed else "")
+        )
+    if budget is not None:
+        allowed, text = budget(counts["records"]), max_errors
+        errors = finished.issues.query("severity == 'error'")["row"].nunique()
+        if errors > allowed:
+            raise _Unfinished(
+                f"{errors:,} records have errors, more than --max-errors {text} allows; see issues.parquet"
+            )
+
+
+@click.command()
+@click.argument("run", required=False, type=PATH)
+@click.option("--out", type=PATH, help="Where to write. [RUN/report.html]")
+@click.option("--form", default="html", show_default=True, help="An entry point of vlitqc.reports.")
+def report(run: Path | None, out: Path | None, form: str) -> None:
+    """Write a run's review page.
+
+    \b
+    Examples:
+      vlitqc report data.vlitqc
+      vlitqc report data.vlitqc --out review.html
+    """
+    from vlitqc import console
+    from vlitqc.engine.run import Run
+
+    click.echo(console.visible(Run.open(run_directory(run)).report(out, form=form)))
+
+
+class _Unfinished(VlitqcError):
+    exit_code = 4
+
+
+def _budget(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        share = text.endswith("%")
+        value = float(text.removesuffix("%")) if share else int(text)
+        if not 0 <= value < float("inf"):
+            raise ValueError
+    except ValueError:
+        raise UsageError(
+            f"--max-errors {text}: expected a number of records such as 10, or a share such as 1%"
+        ) from None
+    return lambda records: value * records / 100 if share else value
+
+
+def _quieten_libraries() -> None:
+    """Keep the model libraries' progress bars and advice out of our output."""
+    import os
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # Weights are fetched by "vlitqc models pull" alone; no library may do so behind its back.
+    os.environ["HF_HUB_OFFLINE"] = "1"

@@ -1,0 +1,30 @@
+"""What the terminal shows: progress, scorecard, tables. Data never reaches it with its control characters."""
+
+from __future__ import annotations
+
+from vlitqc.console.bars import RunProgress, download, progress
+from vlitqc.console.explanation import explanation
+from vlitqc.console.filtering import filtered, floors
+from vlitqc.console.gates import gates
+from vlitqc.console.inspection import advice, inspection
+from vlitqc.console.scorecard import scorecard
+from vlitqc.console.text import clean, number, rows, size, usage, visible
+
+__all__ = [
+    "RunProgress",
+    "advice",
+    "clean",
+    "download",
+    "explanation",
+    "filtered",
+    "floors",
+    "gates",
+    "inspection",
+    "number",
+    "progress",
+    "rows",
+    "scorecard",
+    "size",
+    "usage",
+    "visible",
+]
