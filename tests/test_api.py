@@ -11,14 +11,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import vlitqc
-from vlitqc.errors import InputError, RunError, UsageError, VlitqcError
+from vlitqc.errors import InputError, RunError, UnknownName, UsageError, VlitqcError
 from vlitqc.filtering.request import Words, request
 from vlitqc.types import Sample, Unreadable
 
@@ -128,6 +128,14 @@ def test_what_is_no_data_is_said(data: Any, message: str, tiny: str, tmp_path: P
         ({"drop_below": {"n_turns": True}}, "drop_below: True is no level"),
         ({"drop_below": {"n_turns": "ten"}}, "'ten' is no level: expected a number"),
         ({"drop_below": {"n_turns": float("nan")}}, "'nan' is no level"),
+        ({"drop_below": {"n_turns": 10**5000}}, "is no level: expected a number"),
+        ({"drop_below": {"n_turns": 1}, "by": "tasks"}, "'tasks'"),
+        ({"drop_below": {"n_turns": 1}, "by": ""}, "'' is no name of a column"),
+        ({"where": "n_turns > 1", "by": "n_turns"}, "--by n_turns: groups need a column of text"),
+        ({"where": "n_turns > mad3"}, "a level in an expression has its side: mad-3 or mad+3"),
+        ({"where": "source == '\ud800'"}, "half of a surrogate pair is no character"),
+        ({"quotas": "t=" + "9" * 5000}, "expected TASK=N"),
+        ({"balance": ""}, "balance='': expected the name of a column"),
         ({"drop_below": {1: 1}}, "1 is of type int; expected a name"),
         ({"drop_below": {"n_turn": 1}}, "did you mean n_turns"),
         ({"drop_issues": 5}, "drop_issues=5: expected a text or several"),
@@ -137,7 +145,6 @@ def test_what_is_no_data_is_said(data: Any, message: str, tiny: str, tmp_path: P
         ({"where": "n_turns +"}, "n_turns"),
         ({"rules": "text_only"}, "rules='text_only': expected rules, as in [vlitqc.Rule("),
         ({"rules": [vlitqc.Where("text_only")]}, "is a Where; expected vlitqc.Rule(condition)"),
-        ({"rules": [vlitqc.Rule(cast(Any, "text_only"))]}, "rules: 'text_only' is no condition"),
         ({"recipe": "cleen"}, "did you mean clean"),
         ({"recipe": 5}, "recipe=5: expected a recipe's name or path"),
         ({"by": 5, "where": "text_only"}, "by=5: expected the name of a column"),
@@ -145,13 +152,16 @@ def test_what_is_no_data_is_said(data: Any, message: str, tiny: str, tmp_path: P
         ({"selection": "20%"}, "selection='20%': expected vlitqc.Selection(…)"),
         ({"keep": 0.2}, "keep=0.2: expected a number of records, or a share such as '20%'"),
         ({"keep": True}, "keep=True: expected a number of records"),
+        ({"keep": 10**5000}, "keep: expected a number of records"),
         ({"balance": True}, "balance=True: expected the name of a column"),
         (
             {"quotas": {"ocr": "many"}},
-            "quotas: 'ocr': 'many'; expected at most so many by task, as in ocr=2000",
+            "--quota ocr=many (quotas): expected TASK=N, at most so many records of a task, as in ocr=2000",
         ),
-        ({"quotas": {"ocr": True}}, "quotas: 'ocr': True; expected at most so many"),
-        ({"quotas": {"ocr": -1}}, "the quota of ocr is -1: expected 0 or more"),
+        ({"quotas": {"ocr": True}}, "--quota ocr=True (quotas): expected TASK=N"),
+        ({"quotas": {"ocr": -1}}, "--quota ocr=-1 (quotas): expected TASK=N"),
+        ({"by": "source"}, "by=source: no rule here takes it"),
+        ({"missing": "drop", "recipe": "clean"}, "missing=drop: no rule here takes it"),
         ({"quotas": 5}, "quotas=5: expected a text or several"),
         ({"diversity": "greed"}, "did you mean greedy"),
         ({"must_keep": 5}, "must_keep=5: expected a text or several"),
@@ -176,7 +186,9 @@ def test_a_filter_knows_its_keywords(small_run: vlitqc.Run) -> None:
     for call in (small_run.filter, functools.partial(vlitqc.filter, small_run)):
         with pytest.raises(TypeError, match="keeep"):
             call(**wrong)
-    words = set(inspect.signature(vlitqc.filter).parameters) - {"run", "out", "dry_run", "effect", "seed"}
+    words = set(inspect.signature(vlitqc.filter).parameters) - {
+        "run", "out", "dry_run", "effect", "principles", "seed"
+    }  # fmt: skip
     assert words == Words.__optional_keys__ == set(inspect.signature(request).parameters) - {"run"}
 
 
@@ -223,7 +235,7 @@ def test_texts_and_mappings_are_the_same_words(small_run: vlitqc.Run) -> None:
         vlitqc.Threshold("image_readability", "below", vlitqc.Level("p", 10.0), "source"),
         vlitqc.Threshold("n_media", "above", vlitqc.Level("mad", 3.0), "source"),
     ]
-    with pytest.raises(UsageError, match=re.escape("quotas: 'ocr': 'x'; expected at most so many")):
+    with pytest.raises(UsageError, match=re.escape("--quota ocr=x (quotas): expected TASK=N")):
         request(small_run, quotas=["ocr=x"])
 
 
@@ -252,7 +264,7 @@ def test_a_filter_of_nothing_is_clean_and_a_number_to_keep_is_a_subset(small_run
         recipe = request(small_run, **words).recipe
         return recipe.name if recipe else None
 
-    assert recipe_of() == recipe_of(must_keep="r1") == recipe_of(by="source", missing="drop") == "clean"
+    assert recipe_of() == recipe_of(must_keep="r1") == "clean"
     assert recipe_of(balance="source") == recipe_of(selection=vlitqc.Selection()) == "clean"
     assert recipe_of(keep=5) == recipe_of(keep="5%", balance="source") == "subset"
     assert recipe_of(keep=5, recipe="clean") == "clean"
@@ -416,3 +428,16 @@ def test_a_run_of_an_earlier_version_is_not_filtered(make_data: Make, tiny: str)
     pd.read_parquet(part).drop(columns="n_media").to_parquet(part)
     with pytest.raises(RunError, match="is of an earlier version; score the data again"):
         run.filter(where="text_only")
+
+
+def test_a_long_list_of_known_names_is_cut() -> None:
+    known = [f"name_{i:02}" for i in range(15)]
+    assert str(UnknownName("thing", "?", known)).endswith("; known: " + ", ".join(known[:12]) + " and 3 more")
+    assert str(UnknownName("thing", "?", known[:12])).endswith(", name_11")
+    assert str(UnknownName("thing", "name_1", ["name_1x"], "so there")).endswith("name_1x?; so there")
+
+
+def test_an_effect_may_leave_the_scorecard_out(small_run: vlitqc.Run) -> None:
+    told = vlitqc.filter(small_run, where="id != 'r0'", dry_run=True, effect=True, principles=False).effect
+    assert told is not None
+    assert (told.principles, told.note) == ((), "not asked for")

@@ -374,7 +374,18 @@ def unusable(folder: Path) -> dict[str, tuple[list[Any], int, str]]:
         "out with other files": ([*run, "--out", mine], 2, "holds other files"),
         "image root": ([*run, "--image-root", folder / "none"], 2, "is not a folder"),
         "filter no run": (["filter", mine, *below], 3, "is not a run directory"),
-        "filter missing": (["filter", folder / "none.vlitqc", *below], 3, "is not a run directory"),
+        "filter missing": (["filter", folder / "none.vlitqc", *below], 3, "does not exist"),
+        "filter missing with another": (["filter", data, folder / "none"], 3, "none does not exist"),
+        "filter several runs": (["filter", folder / "set/data.vlitqc", fake], 2, "one run at a time"),
+        "check several runs": (["check", folder / "set/data.vlitqc", fake], 2, "one run at a time"),
+        "filter by nothing": (["filter", data, "--by", "task"], 2, "by=task: no rule here takes it"),
+        "filter missing nothing": (["filter", data, "--missing", "drop"], 2, "no rule here takes it"),
+        "filter quota below 0": (
+            ["filter", data, "--quota", "ocr=-1"],
+            2,
+            "--quota ocr=-1 (quotas): expected",
+        ),
+        "filter bare word": (["filter", data, "--where", "id == xyzzyx"], 2, 'in quotes: "xyzzyx"'),
         "filter unscored": (["filter", folder / "empty.jsonl", *below], 3, "vlitqc score DATA"),
         "filter fake run": (["filter", fake, *below], 3, "was not written by vlitqc"),
         "filter recipe": (["filter", data, "--recipe", "claen"], 2, "did you mean clean"),
@@ -384,7 +395,7 @@ def unusable(folder: Path) -> dict[str, tuple[list[Any], int, str]]:
         "filter where": (["filter", data, "--where", "n_images.real > 0"], 2, "expected"),
         "filter where column": (["filter", data, "--where", "n_imges > 0"], 2, "did you mean n_images"),
         "filter keep": (["filter", data, "--keep", "many"], 2, "expected a number"),
-        "filter quota": (["filter", data, "--quota", "ocr"], 2, "ocr"),
+        "filter quota": (["filter", data, "--quota", "ocr"], 2, "--quota ocr (quotas): expected TASK=N"),
         "filter must keep": (
             ["filter", data, "--must-keep", "nobody"],
             2,
@@ -737,9 +748,34 @@ def test_a_dry_run_says_what_would_be(scored: Path, vlitqc: Callable[..., Ended]
     assert "random: as many" not in quick
     assert quick.splitlines()[-1] == told.out.splitlines()[-1]
     page = json.loads(vlitqc("filter", scored, *rules, "--dry-run", "--json").out)
+    assert (page["run"], page["seed"], page["dry_run"]) == (str(scored.with_suffix(".vlitqc")), 0, True)
     assert page["effect"]["kept"] == page["counts"]["kept"]
     assert page["effect"]["principles"]
     assert sorted(p.name for p in scored.parent.glob("data.*")) == ["data.jsonl", "data.vlitqc"]
+
+
+def test_the_command_of_a_dry_run_can_be_pasted(
+    scored: Path, vlitqc: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = "id != 'a\x1b[31m\u202e\\\\ é'"
+    monkeypatch.setenv("VLITQC_FILTER_DRY_RUN", "1")
+    told = vlitqc("filter", scored, "--where", where, "--no-principles").out
+    assert is_plain(told)
+    command = told.splitlines()[-1].removeprefix("  VLITQC_FILTER_DRY_RUN=0 vlitqc ")
+    read = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {command}"], check=True, capture_output=True, text=True
+    )
+    assert read.stdout.split("\0")[:-1] == ["filter", str(scored), "--where", where]
+
+
+def test_missing_scores_go_by_the_recommended_floors_too(
+    make_data: Make, record: Any, texts: str, vlitqc: Callable[..., Ended]
+) -> None:
+    path = make_data(lines=[record(3), record(4)])
+    vlitqc("score", path, "--profile", texts, "--quiet")
+    assert vlitqc("filter", path, "--missing", "drop", "--drop-below").code == 0
+    (rule,) = json.loads(path.with_name("data.filter.json").read_text())["rules"]
+    assert (rule["missing"], rule["words"]) == ("drop", "text_readability < 0 or missing")
 
 
 def test_a_selection_is_held_against_a_random_one(scored: Path, vlitqc: Callable[..., Ended]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vlitqc
-from vlitqc.errors import UnknownName, UsageError
+from vlitqc.errors import RunError, UnknownName, UsageError
 from vlitqc.filtering.conditions import And, HasIssue, Not, Or, Threshold, Where
 from vlitqc.filtering.decisions import MAX_RULES, Decided, decide, floors
 from vlitqc.filtering.levels import Asked, Level, Side
@@ -95,8 +96,14 @@ def test_a_level_for_each_group() -> None:
     scores = table(m=[*map(float, [*range(20), *range(100, 120), *range(200, 220)]), 4.9], task=tasks)
     condition = Threshold.parse("m=p10,by=task", "below")
     assert condition == Threshold("m", "below", Level("p", 10.0), "task")
-    assert [i for i, held in enumerate(holds(condition, scores)) if held] == [0, 1, 20, 21, 40, 41, 60]
-    assert words(condition, scores) == ("m < p10 by task (1.9 to 201.9; 5 for 1 with fewer than 20 scores)")
+    assert [i for i, held in enumerate(holds(condition, scores)) if held] == [0, 1, 20, 21, 40, 41]
+    told = "m < p10 by task (1.9 to 201.9; none for 1 task with fewer than 20 scores)"
+    assert words(condition, scores) == told
+    # Of a group without a level nothing lies beyond it, and an expression over it is unknown, negated or not.
+    for side, level in (("below", "p90"), ("above", "p10"), ("below", "z2"), ("above", "mad1")):
+        assert holds(Threshold("m", side, Level.parse(level), "task"), scores)[-1] is False
+    assert holds(Where("m < p90", "task"), scores)[-1] is None
+    assert holds(Not(Where("m > p90", "task")), scores)[-1] is None
     # A number is the same for every group, and is not said to be by task.
     assert words(Threshold.parse("m=5", "below", "task"), scores) == "m < 5"
     assert Threshold.parse("m=p1", "below", "task").by == "task"
@@ -180,6 +187,8 @@ ISSUES: list[Issue] = [
         (HasIssue.parse("error"), [0, 3], "issue error", ["empty_turn", "odd"]),
         (HasIssue.parse("note"), [1], "issue note", ["small_image"]),
         (HasIssue.parse("odd"), [3], "issue odd", ["odd"]),
+        (HasIssue("error"), [0, 3], "issue error", ["empty_turn", "odd"]),  # type: ignore[arg-type]
+        (HasIssue(severity="note"), [1], "issue note", ["small_image"]),
         (HasIssue(("empty_turn",), "error"), [0], "issue empty_turn of severity error", ["empty_turn"]),
         (
             HasIssue(("small_image", "empty_turn", "odd")),
@@ -202,6 +211,15 @@ def test_issues(condition: HasIssue, rows: list[int], said: str, named: list[str
     assert [i for i, text in enumerate(told) if text is not None] == rows
 
 
+def test_a_severity_is_known_wherever_a_kind_is() -> None:
+    scores = table(ISSUES, m=[1.0] * 4)
+    for severity in ("error", "warning", "note"):
+        expected = holds(HasIssue(severity=severity), scores)
+        assert holds(Where(f'"{severity}" in issues'), scores) == expected
+        assert holds(HasIssue((severity,)), scores) == expected
+    assert holds(HasIssue(("error", "small_image")), scores) == [True, True, False, True]
+
+
 def test_unknown_issues_are_refused() -> None:
     scores = table(ISSUES, m=[1.0])
     with pytest.raises(
@@ -214,6 +232,55 @@ def test_unknown_issues_are_refused() -> None:
         holds(HasIssue(severity="grave"), scores)
     with pytest.raises(UsageError, match="an issue needs a kind"):
         holds(HasIssue(), scores)
+
+
+# ---------------------------------------------------------------- what is no condition
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Threshold("m", "beneath", Level("at", 1)), "side='beneath': expected below or above"),  # type: ignore[arg-type]
+        (lambda: Threshold("m", "below", 1), "level=1: expected vlitqc.Level"),  # type: ignore[arg-type]
+        (lambda: Threshold("m", "below", Level("at", 1), by=""), "'' is no name of a column"),
+        (lambda: Threshold(5, "below", Level("at", 1)), "5 is no name of a column"),  # type: ignore[arg-type]
+        (lambda: Level("p", 101), "'p101' is no level"),
+        (lambda: Level("p", 5, "-"), "'p-5' is no level"),
+        (lambda: Level("z", -1), "'z-1' is no level"),
+        (lambda: Level("at", float("nan")), "'nan' is no level"),
+        (lambda: Level("at", 10**5000), "'nan' is no level"),
+        (lambda: Level("at", "3"), "'nan' is no level"),  # type: ignore[arg-type]
+        (lambda: Level("q", 3), "'q3' is no level"),  # type: ignore[arg-type]
+        (lambda: HasIssue((5,)), "5 is no name of a column or an issue"),  # type: ignore[arg-type]
+        (lambda: Where(5), "5 is no name .*, and no expression"),  # type: ignore[arg-type]
+        (lambda: And(("m > 1",)), "'and': 'm > 1' is no condition"),  # type: ignore[arg-type]
+        (lambda: Or("m > 1"), "'or': 'm > 1' is no condition"),  # type: ignore[arg-type]
+        (lambda: Not("m > 1"), "'not': 'm > 1' is no condition"),  # type: ignore[arg-type]
+        (lambda: Rule("m > 1"), "rules: 'm > 1' is no condition"),  # type: ignore[arg-type]
+        (lambda: Rule(Where("m > 1"), "skip"), "way with missing scores is called 'skip'"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_rule_is_refused_when_it_is_made(make: Callable[[], object], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        make()
+
+
+def test_numbers_may_be_numpys() -> None:
+    assert Level("at", np.float32(2.5)) == Level("at", 2.5)  # type: ignore[arg-type]
+    assert Level("p", np.int64(5)) == Level.parse("p5")
+    assert type(Level("at", 3).number) is float
+
+
+def test_nesting_has_an_end() -> None:
+    scores = table(m=[1.0, 3.0])
+    deep: Not | Where | Or = Where("m > 2")
+    for _ in range(98):
+        deep = ~deep
+    assert holds(deep, scores) == [False, True]
+    assert failing(decide(scores, [Rule(~deep | Where("m < 2"))])) == [0]
+    with pytest.raises(UsageError, match="more than 100 conditions stand within one another"):
+        for _ in range(3):
+            deep = ~deep
 
 
 # ---------------------------------------------------------------- and, or, not
@@ -365,6 +432,18 @@ def test_recommended_floors() -> None:
     assert failing(decide(table(a=[0.1234567890122, 0.1234567890123]), rules)) == [0]
     with pytest.raises(UsageError, match="recommends no floor"):
         floors({"b": scored | {"floor": None}})
+
+
+@pytest.mark.parametrize("name", ["*", "^m.*$"])
+def test_a_column_that_reads_as_a_pattern_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "scores").mkdir()
+    scores = pl.DataFrame({"row": [0], "n_media": [0]}).with_columns(pl.lit(1.0).alias(name))
+    scores.write_parquet(tmp_path / "scores" / "part-00000.parquet")
+    pl.DataFrame(schema={"row": pl.Int64, "kind": pl.String, "severity": pl.String}).write_parquet(
+        tmp_path / "issues.parquet"
+    )
+    with pytest.raises(RunError, match="reads as a pattern of columns"):
+        ScoreTable.of(vlitqc.Run(tmp_path))
 
 
 def test_the_scores_of_a_run(make_data: Any, tiny: str, record: Any, tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def page(**effect: Any) -> dict[str, Any]:
         "overlaps": [],
         "groups": [],
         "principles": [],
+        "drawn_from": "the input",
         "note": None,
         "closest": [],
     }
@@ -64,6 +65,7 @@ def page(**effect: Any) -> dict[str, Any]:
     return {
         "counts": {"kept": 150, "dropped": 50, "unreadable": 0},
         "by_rule": {},
+        "names": {},
         "notes": [],
         "limit": None,
         "effect": nothing | effect,
@@ -288,3 +290,37 @@ def test_an_explanation_says_how_far_each_value_lay_from_its_threshold() -> None
     assert "it matters" in text
     for words in cases:
         assert words in text
+
+
+def test_a_rule_of_several_comparisons_names_each_and_itself_once() -> None:
+    words = "(a < 5) and (b < 7 (p10))"
+    closest = [
+        {"words": words, "column": "a", "side": "below", "below": [call(4)], "above": []},
+        {"words": words, "column": "b", "side": "below", "below": [call(6, 7)], "above": [call(8, 7)]},
+    ]
+    text = shown(console.filtered(page(closest=closest)))
+    assert text.count(words) == 1
+    assert line(text, "a at") == ["a at 5"]
+    assert line(text, "b at") == ["b at 7", "6         r", "8         r"] or line(text, "b at")[0] == "b at 7"
+    named = shown(console.filtered(page(closest=closest) | {"names": {words: "low on both"}}))
+    assert words not in named
+    assert line(named, "low on both")[0] == "low on both"
+
+
+def test_a_rule_with_a_name_is_called_by_it() -> None:
+    long = 'issue a or b and task not in ["c", "d"]'
+    names = {"names": {long: "short"}}
+    text = shown(console.filtered(page(rules=[rule(long, 2)], overlaps=[[2]]) | names))
+    assert line(text, "short")[:2] == ["short", "2"]
+    done = page() | names | {"effect": None, "by_rule": {long: 3, "x < 1": 0}}
+    assert line(shown(console.filtered(done)), "short")[:2] == ["short", "3"]
+
+
+def test_no_table_of_metrics_without_any() -> None:
+    record = {
+        "row": 0, "id": "r", "file": "f", "line": 1, "state": "unreadable", "fate": None, "must_keep": False,
+        "failed": [], "passed": [], "why": None, "issues": [], "duplicates": None,
+        "metrics": [{"name": "m", "unit": "u", "value": None, "percentile": None, "reason": None}],
+    }  # fmt: skip
+    told = {"note": "", "records": [record], "recipe": None, "n": 1, "decisions": None}
+    assert "metric" not in shown(console.explanation(told))

@@ -329,6 +329,7 @@ class Fragile(Total):
         (Centred, "differ between the batch and"),
         (AFile, "cannot name a file"),
         (partial(Changed, columns={"total_length": [1.0]}), "column total_length has 1 values"),
+        (partial(Changed, columns={"total_length": ["a"] * 16}), "column total_length holds 'a'; spec.texts"),
         (partial(Changed, columns={"other": []}), r"columns \['other'\] are not in spec.columns"),
         (partial(Changed, details={"shape": np.int64(3)}), "details must be plain JSON"),
         (partial(Changed, details={"mean": float("nan")}), "details must be plain JSON"),

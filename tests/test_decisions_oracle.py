@@ -131,16 +131,18 @@ def level_of(scores: list[float], kind: str, number: float, sign: str) -> float 
 
 def levels(made: list[Record], column: str, by: str | None, *level: Any) -> Callable[[Record], float | None]:
     readable = [r for r in made if r["state"] != "unreadable"]
+    if level[0] == "at":
+        by = None
     scores = [float(of(r, column)) for r in readable if of(r, column) is not None]
-    overall = level_of(scores, *level)
     if by is None:
+        overall = level_of(scores, *level)
         return lambda record: overall
     groups: dict[Any, list[float]] = {}
     for r in readable:
         if of(r, column) is not None:
             groups.setdefault(of(r, by), []).append(float(of(r, column)))
     own = {group: level_of(found, *level) for group, found in groups.items() if len(found) >= FEWEST}
-    return lambda record: own.get(of(record, by), overall)
+    return lambda record: own.get(of(record, by))
 
 
 def compare(a: Any, sign: str, b: Any) -> Truth:
@@ -176,7 +178,12 @@ def threshold(rng: random.Random, made: list[Record]) -> tuple[Condition, Test]:
     at = levels(made, column, by, *level)
     sign = "<" if side == "below" else ">"
     condition = Threshold(column, side, Level.parse(text), by)  # type: ignore[arg-type]
-    return condition, lambda r: compare(of(r, column), sign, at(r))
+
+    def test(r: Record) -> Truth:
+        # A score in a group without a level is not beyond it.
+        return False if of(r, column) is not None and at(r) is None else compare(of(r, column), sign, at(r))
+
+    return condition, test
 
 
 def has_issue(rng: random.Random, made: list[Record]) -> tuple[Condition, Test]:

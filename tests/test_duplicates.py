@@ -89,7 +89,7 @@ def test_exact_duplicates() -> None:
         batch(
             ([(ASK, CAPTION)], [picture(0)]),
             ([(ASK, OTHER)], [picture(90)]),
-            ([("Describe  the PICTURE.\n<image>", CAPTION.upper() + " ")], [picture(0)]),
+            ([("Describe the picture.\n<image>", CAPTION + " ")], [picture(0)]),
             ([(ASK, CAPTION)], [picture(0)]),
         )
     )
@@ -104,6 +104,31 @@ def test_exact_duplicates() -> None:
     assert "row 10 (line 100, id id-0)" in found.issues[0].detail
     assert found.interval is None
     assert (found.n_scored, found.n_total) == (4, 4)
+
+
+@pytest.mark.parametrize("models", [(), (WordBag(), Shade())], ids=["hashes", "models"])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Is this a US coin?", "Is this a us coin?"),  # the case of a letter
+        ("if a:\n    b()\nc()", "if a:\n    b()\n    c()"),  # white space within
+        ("2² metres", "22 metres"),  # NFKC
+        ("x <image> y", "x y"),  # a mark amid the words
+    ],
+)
+def test_what_is_equal_but_for_writing_is_near_and_not_exact(
+    one: str, other: str, models: Sequence[WordBag | Shade]
+) -> None:
+    for turns in ([(one, "no")], [(other, "no")]), ([("Why?", one)], [("Why?", other)]):
+        found = score(batch(*((turn, [picture(0)]) for turn in turns)), Duplicates(*models))  # type: ignore[arg-type]
+        assert found.columns["duplicate_kind"] == [None, "near_text"]
+        assert [(i.kind, i.severity) for i in found.issues] == [("near_duplicate_text", "warning")]
+
+
+def test_a_box_is_part_of_an_answer() -> None:
+    boxes = [(ASK, f"<ref>dog</ref><box>(1,2),(3,{i})</box>") for i in (4, 5)]
+    found = score(batch(*(([box], [picture(0)]) for box in (*boxes, boxes[0]))))
+    assert found.columns["duplicate_kind"] == [None, "near_text", "exact"]
 
 
 @pytest.mark.parametrize(

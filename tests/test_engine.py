@@ -422,7 +422,7 @@ def test_columns_of_a_data_set_metric_meet_their_rows(messy: Path, profile_file:
         columns = {"made": [float(i[1:]) if i != "r0" else None for i in ids], "made_id": ids}
         return DatasetScore(1.0, n_scored=len(ids) - 1, n_total=len(ids), columns=columns, issues=[note])
 
-    register("made", dataset_metric(ids_of, resolve, columns=("made", "made_id")))
+    register("made", dataset_metric(ids_of, resolve, columns=("made", "made_id"), texts=("made_id",)))
     run = score(messy, profile_file("[metrics.made]"), batch_size=4)
     readable = run.scores[run.scores["state"] != "unreadable"]
     assert readable["made_id"].tolist() == readable["id"].tolist()
@@ -433,6 +433,16 @@ def test_columns_of_a_data_set_metric_meet_their_rows(messy: Path, profile_file:
     assert readable["made_reason"].isna().tolist() == [False] + [True] * (len(readable) - 1)
     assert (run.scores.loc[run.scores["state"] == "unreadable", "made_reason"] == "record unreadable").all()
     assert run.issues.query("kind == 'odd'")[["row", "id"]].values.tolist() == [[2, "r2"]]
+
+
+def test_a_column_of_texts_is_one_without_any_text(make_data: Make, profile_file: Any, register: Any) -> None:
+    spec = {"columns": ("size", "kind"), "texts": ("kind",)}
+    register("made", dataset_metric(ids_of, lambda store: DatasetScore(reason="nothing to say"), **spec))
+    run = score(make_data(4), profile_file("[metrics.made]\n[metrics.image_readability]"))
+    assert run.filter(where='kind != "x" and kind not in ["y"]').all()
+    assert run.filter(drop_below=["image_readability=p50,by=kind"]).all()
+    with pytest.raises(UnknownName, match="no metric with scores in this run is called 'kind'"):
+        run.filter(drop_below={"kind": 1})
 
 
 def test_vectors_are_joined_over_shards_and_batches_without_pictures(

@@ -16,7 +16,7 @@ from vlitqc.errors import RunError, UsageError
 from vlitqc.filtering import explain as explaining
 from vlitqc.filtering import recipes
 from vlitqc.filtering.apply import filter_run
-from vlitqc.filtering.conditions import HasIssue, Threshold
+from vlitqc.filtering.conditions import HasIssue, Threshold, Where
 from vlitqc.filtering.explain import Explained, explain
 from vlitqc.filtering.rules import Rule
 from vlitqc.filtering.selection import Selection
@@ -42,7 +42,7 @@ def test_without_a_filter_the_scores_are_told(make_data: Make, tiny: str) -> Non
     run = score(make_data(6), tiny)
     told = explain(run, "r3")
     assert (told.decisions, told.recipe, told.n) == (None, None, 1)
-    assert "has not been filtered yet" in told.note
+    assert told.note == f"this run has not been filtered yet; try: vlitqc filter {run.path}"
     (one,) = told.records
     assert (one.row, one.id, one.line, one.state, one.fate) == (3, "r3", 4, "scored", None)
     assert (one.failed, one.passed, one.why, one.duplicates) == ([], [], None, None)
@@ -72,6 +72,22 @@ def test_failed_and_passed_rules_with_their_distance(make_data: Make, tiny: str)
         (turns,) = told[TURNS.because].compared
         assert (turns.value, turns.threshold, turns.distance) == (1, 5, 4)
     assert {rule.rule for rule in (*one.failed, *one.passed)} == set(result.by_rule)
+
+
+def test_a_passed_rule_tells_the_level_of_the_records_group(make_data: Make, record: Any, tiny: str) -> None:
+    make_data(40)
+    run = score(make_data(lines=[record(i, f"{i}.png", source="ab"[i % 2]) for i in range(40)]), tiny)
+    filter_run(run, [Rule(Threshold.parse("image_readability=p0,by=source", "below"))])
+    values = run.scores["image_readability"].to_numpy()
+    for row in (0, 1):
+        (compared,) = only(run, f"r{row}").passed[0].compared
+        assert (compared.value, compared.threshold) == (values[row], values[row::2].min())
+
+
+def test_a_passed_rule_on_what_is_computed_is_told_without_its_value(make_data: Make, tiny: str) -> None:
+    run = score(make_data(2), tiny)
+    filter_run(run, [Rule(Where("n_turns * 2 > 9"))])
+    assert only(run, "r0").passed[0].compared == []
 
 
 def test_a_record_may_be_named_by_its_row_unless_that_is_an_id(
@@ -108,8 +124,9 @@ def test_every_record_of_an_id_is_told(
 
 def test_unknown_ids_are_refused(make_data: Make, tiny: str) -> None:
     run = score(make_data(5), tiny)
+    with pytest.raises(UsageError, match="no record has an empty id; one without an id is named by its row"):
+        explain(run, "")
     for name in (
-        "",
         "R3",
         "r3 ",
         "image_readability",
@@ -196,18 +213,44 @@ def test_the_newest_filter_speaks_and_another_can_be_named(
     assert explain(run, "r1").decisions == str(beside.written["decisions"])
 
 
-def test_rules_are_told_without_what_stands_beside_the_decisions(make_data: Make, tiny: str) -> None:
+def test_no_fate_is_told_of_decisions_that_no_finished_filter_names(make_data: Make, tiny: str) -> None:
     run = score(make_data(4), tiny)
     result = filter_run(run, [LOW])
-    low = f"row:{int(np.flatnonzero(~result.kept)[0])}"
-    for damage in ("{", "[]", '{"sha256": "0", "rules": []}', None):
-        if damage is None:
-            result.written["filter"].unlink()
-        else:
-            result.written["filter"].write_text(damage)
-        (rule,) = only(run, low).failed
-        assert (rule.rule, rule.because) == (next(iter(result.by_rule)), "")
-        assert only(run, low).passed == []
+    for name in ("filter", "decisions"):
+        path = result.written[name]
+        whole = path.read_bytes()
+        for damage in (b"{", b"[]", b'{"written": {"decisions": {"sha256": "0"}}}', None):
+            if name == "decisions":
+                path.write_bytes(whole[:8] + (damage or b"\xff") * 9 + whole[40:])
+            elif damage is None:
+                path.unlink()
+            else:
+                path.write_bytes(damage)
+            told = explain(run, "r0", decisions=result.written["decisions"])
+            assert "did not finish, or has changed since" in told.note
+            assert "filter the run again" in told.note
+            assert (told.records[0].fate, told.records[0].passed, told.recipe) == (None, [], None)
+            assert told.records[0].metrics
+        path.write_bytes(whole)
+    assert explain(run, "r0").note == ""
+
+
+@pytest.mark.parametrize("name", ["issues.parquet", "scores/part-00000.parquet"])
+def test_a_damaged_run_is_one_sentence(make_data: Make, tiny: str, name: str) -> None:
+    run = score(make_data(lines=[{"id": f"r{i}", "conversations": 3} for i in range(40)]), tiny)
+    path = run.path / name
+    whole = path.read_bytes()
+    for at in range(4, len(whole), len(whole) // 40):
+        path.write_bytes(whole[:at] + b"\xff" * 40 + whole[at + 40 :])
+        for call in (lambda: explain(run, "row:3"), lambda: filter_run(run, [LOW], dry_run=True)):
+            try:
+                call()
+            except RunError as error:
+                assert "cannot be read" in str(error)
+                assert "score the data again" in str(error)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RunError, match=r"cannot be read .*; score the data again"):
+        explain(run, "row:3")
 
 
 def test_decisions_on_other_scores_are_not_believed(make_data: Make, tiny: str, tmp_path: Path) -> None:

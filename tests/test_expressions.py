@@ -443,12 +443,11 @@ def test_nothing_else_is_read(text: str) -> None:
 def test_the_error_points_at_the_place() -> None:
     with pytest.raises(UsageError) as told:
         parse("matching_degree.mean >= 25")
-    first, text, caret = str(told.value).split("\n")
-    assert first.startswith(
+    assert str(told.value).startswith(
         "--where: I cannot read \"matching_degree.mean >= 25\" at column 16 ('.'); "
         "expected an operator such as >= or and; "
     )
-    assert text[caret.index("^") :].startswith(".mean")
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,14 +23,18 @@ from vlitqc.engine import disk
 from vlitqc.engine.inputs import run_of
 from vlitqc.engine.run import Run
 from vlitqc.errors import InputError, RunError, UnknownName, UsageError
-from vlitqc.filtering import audit, recipes
+from vlitqc.filtering import audit, recipes, vacuous
 from vlitqc.filtering.apply import filter_run
 from vlitqc.filtering.audit import NOT_SELECTED
-from vlitqc.filtering.conditions import HasIssue, Threshold
+from vlitqc.filtering.conditions import HasIssue, Not, Threshold, Where
+from vlitqc.filtering.decisions import decide
+from vlitqc.filtering.explain import explain
 from vlitqc.filtering.rules import Rule
 from vlitqc.filtering.selection import Selection
+from vlitqc.filtering.table import ScoreTable
 from vlitqc.formats import open_input
 from vlitqc.formats.folder import AUDITED
+from vlitqc.formats.writing import put
 
 Make = Callable[..., Path]
 
@@ -192,24 +194,88 @@ def test_an_unreadable_folder_from_before_goes(several: Path, tiny: str) -> None
     assert not several.with_name("set.unreadable").exists()
 
 
-def test_only_the_drafts_of_the_dead_are_swept(make_data: Make, tiny: str) -> None:
+def test_what_a_killed_filter_left_hidden_goes(make_data: Make, tiny: str) -> None:
     path = make_data(3)
     run = score(path, tiny)
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        process.wait()
-    drafts = {
-        name: path.with_name(name)
-        for name in (
-            f".data.kept.jsonl.{process.pid}.part",
-            f".data.kept.jsonl.{os.getppid()}.part",
-            f".data.kept.jsonl.{process.pid}.txt",
-            f".other.kept.jsonl.{process.pid}.part",
-        )
-    }
-    for draft in drafts.values():
-        draft.touch()
+    hidden = path.with_name(".data.filter.json.part")
+    hidden.mkdir()
+    (hidden / "data.kept.jsonl").touch()
+    path.with_name(".data.filter.json.lock").touch()
+    other = path.with_name(".other.filter.json.part")
+    other.mkdir()
     vlitqc.filter(run, drop_issues=["error"])
-    assert [draft.exists() for draft in drafts.values()] == [False, True, True, True]
+    assert list(path.parent.glob(".*")) == [other]
+
+
+def test_two_filters_do_not_write_at_once(make_data: Make, tiny: str) -> None:
+    path = make_data(3)
+    run = score(path, tiny)
+    with (
+        disk.locked(path.with_name(".data.filter.json.lock"), "it"),
+        pytest.raises(RunError, match=r"data\.filter\.json is in use by another vlitqc; wait for it"),
+    ):
+        vlitqc.filter(run, drop_issues=["error"])
+    assert not path.with_name("data.kept.jsonl").exists()
+    assert vlitqc.filter(run, drop_issues=["error"]).counts["kept"] == 3
+
+
+@pytest.mark.parametrize("name", ["data.control.jsonl", "data.comparison.json", "data.unreadable.jsonl"])
+def test_only_what_an_earlier_filter_wrote_is_its_own(make_data: Make, tiny: str, name: str) -> None:
+    path = make_data(6)
+    run = score(path, tiny)
+    vlitqc.filter(run, drop_issues=["error"])
+    mine = path.with_name(name)
+    mine.write_text("years of work")
+    before = snapshot(path.parent)
+    for options in ({}, {"keep": 3}):
+        with pytest.raises(RunError, match=f"{name} exists and is no filter's output"):
+            vlitqc.filter(run, drop_issues=["error"], **options)
+    assert snapshot(path.parent) == before
+
+
+def test_an_input_that_was_moved_into_an_output_is_not_lost(several: Path, tiny: str) -> None:
+    vlitqc.filter(score(several, tiny), drop_issues=["error"])
+    moved = several.with_name("set.kept") / "set"
+    several.rename(moved)
+    run = score(moved, tiny, out=moved.parents[1] / "run")
+    with pytest.raises(RunError, match=r"set\.kept exists and is no filter's output"):
+        vlitqc.filter(run, drop_issues=["error"], out=moved.parents[1])
+    assert (moved / "a.jsonl").exists()
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_filter_that_ends_between_two_outputs_is_told_from_a_finished_one(
+    several: Path, make_data: Make, tiny: str, monkeypatch: pytest.MonkeyPatch, folder: bool
+) -> None:
+    path = several if folder else make_data(8, name="data.jsonl")
+    run = score(path, tiny)
+    first = filter_run(run, selection=Selection(keep="3", diversity="none"))
+    k = 0
+    while True:
+        left = [k]
+
+        def stop(draft: Path, target: Path, left: list[int] = left) -> None:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            put(draft, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("vlitqc.filtering.apply.put", stop)
+            try:
+                result = vlitqc.filter(run, drop_below={"image_readability": f"p{20 + k}"})
+            except KeyboardInterrupt:
+                told = explain(run, "r1")
+                assert "did not finish" in told.note
+                assert told.records[0].fate is None
+                assert told.records[0].metrics
+            else:
+                break
+        k += 1
+    assert k == len(result.written) >= 4
+    assert not first.written["control"].exists()
+    assert explain(run, "r1").note == ""
+    assert not list(path.parent.glob(".*"))
 
 
 def test_the_disk_that_is_full_is_named(make_data: Make, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,18 +356,22 @@ def test_every_record_of_an_id_is_kept(make_data: Make, record: Any, tiny: str) 
 
 def test_ids_that_nobody_has_are_refused(messy: Path, tiny: str) -> None:
     run = score(messy, tiny)
-    with pytest.raises(UsageError, match=r"must keep 'a', 'b', 'c' and 2 more: no record of this run has"):
+    with pytest.raises(UsageError, match=r"--must-keep 'a', 'b', 'c' and 2 more: no record of this run has"):
         filter_run(run, [issue("error")], must_keep=["r0", *"edcba"])
-    with pytest.raises(UsageError, match=r"must keep '\\udcff': no record"):
+    with pytest.raises(UsageError, match=r"--must-keep '\\udcff': no record"):
         filter_run(run, [issue("error")], must_keep=["\udcff"])
     assert filter_run(run, [issue("error")], must_keep=["r2"], dry_run=True).kept[2]
 
 
-def test_an_id_whose_record_is_unreadable_is_refused(make_data: Make, record: Any, tiny: str) -> None:
-    run = score(make_data(lines=[record(0), {"id": "r1", "conversations": 3}]), tiny)
-    (name,) = run.scores.loc[run.scores["state"] == "unreadable", "id"]
-    with pytest.raises(UsageError, match=f"must keep '{name}': the record cannot be read"):
-        filter_run(run, [issue("error")], must_keep=[name])
+def test_an_id_none_of_whose_records_can_be_read_is_refused(make_data: Make, record: Any, tiny: str) -> None:
+    broken = {"conversations": 3}
+    run = score(make_data(lines=[record(0), {"id": "r1", **broken}, {"id": "r0", **broken}]), tiny)
+    (name,) = run.scores.loc[run.scores["row"] == 1, "id"]
+    with pytest.raises(UsageError, match=f"must-keep '{name}': the record cannot be read"):
+        filter_run(run, [issue("error")], must_keep=["r0", name])
+    assert run.scores["id"].tolist().count("r0") == 2
+    kept = filter_run(run, [above("n_turns=0")], must_keep=["r0"])
+    assert kept.fates.tolist() == [0, 2, 2]
 
 
 # ---------------------------------------------------------------- selections
@@ -335,7 +405,14 @@ def test_a_selection_comes_with_a_control_of_its_size_and_a_comparison(
     drawn = np.array([line in control for line in lines])
     for name, these in {"input": values, "selected": values[result.kept], "control": values[drawn]}.items():
         assert stored[name]["image_readability"]["value"] == pytest.approx(these.mean(), rel=1e-12)
-    again = filter_run(run, rules, selection=selection, must_keep=["r3"], seed=5, out=tmp_path / "again")
+    dry = filter_run(
+        run, rules, selection=selection, must_keep=["r3"], seed=5, dry_run=True, effect=True
+    ).effect
+    assert dry is not None
+    assert dry.drawn_from == "what the rules keep"
+    moved = {one.name: one.random.value for one in dry.principles}
+    assert moved["image_readability"] == stored["control"]["image_readability"]["value"]
+    again = filter_run(run, rules, selection=selection, must_keep=["r3"], seed=5, out=str(tmp_path / "again"))
     other = filter_run(run, rules, selection=selection, must_keep=["r3"], seed=6, out=tmp_path / "other")
     names = ("kept", "dropped", "control", "decisions", "comparison", "filter")
     assert all(again.written[name].read_bytes() == result.written[name].read_bytes() for name in names)
@@ -379,7 +456,9 @@ def test_the_filter_is_written_beside_its_outputs(make_data: Make, tiny: str) ->
     ((words, n),) = result.by_rule.items()
     (written,) = told["rules"]
     compared = written.pop("compared")
-    assert written == {"words": words, "missing": "drop", "because": because, "n": n, "unknown": 0}
+    assert written == {
+        "words": words, "name": "", "missing": "drop", "because": because, "n": n, "unknown": 0
+    }  # fmt: skip
     level = float(np.percentile(run.scores["image_readability"], 50))
     assert compared == [{"column": "image_readability", "side": "below", "threshold": level}]
     assert (told["recipe"], told["selection"], told["seed"], told["must_keep"]) == (None, None, 7, ["r1"])
@@ -481,6 +560,49 @@ def test_a_dry_run_writes_nothing(make_data: Make, tiny: str, tmp_path: Path) ->
     assert not (tmp_path / "new").exists()
     assert result.written == {}
     assert result.counts == {"kept": 5, "dropped": 5, "unreadable": 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda path: path.unlink(), "is no longer there"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"{}"), "has changed since it was scored"),
+        (lambda path: path.touch(), None),
+    ],
+)
+def test_a_dry_run_notes_an_input_that_is_gone_or_has_changed(
+    make_data: Make, tiny: str, change: Callable[[Path], object], why: str | None
+) -> None:
+    path = make_data(3)
+    run = score(path, tiny)
+    change(path)
+    notes = filter_run(run, [issue("error")], dry_run=True).notes
+    assert len(notes) == (why is not None)
+    assert all(note.startswith("nothing can be written: ") and why and why in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("where", "notes"),
+    [
+        ('source == "b"', []),
+        ('source != "photo"', ['no record\'s source is "photo"; did you mean "photos"?']),
+        ('source not in ["photo", "charts"]', ['no record\'s source is "photo"; did you mean "photos"?']),
+        ('source in ["charts", "zzz"]', []),
+        ('source in ["photos", "photo"]', []),
+        ('source in ["yyy", "zzz"]', ['no record\'s source is "yyy" or "zzz"']),
+        ('"zzz" == source', ['no record\'s source is "zzz"']),
+        ("correctness >= 50", ["no record has a score of correctness"]),
+        ("n_turns > 0 or correctness >= 50", ["no record has a score of correctness"]),
+    ],
+)
+def test_a_rule_that_compares_with_what_no_record_has_is_noted(where: str, notes: list[str]) -> None:
+    columns = {"n_turns": [1, 0, 1], "source": ["photos", "charts", "b"]}
+    scores = pl.LazyFrame({"row": [0, 1, 2], "state": ["scored"] * 3, **columns})
+    scores = scores.with_columns(correctness=pl.lit(None, pl.Float64))
+    issues = pl.DataFrame(schema={"row": pl.Int64, "kind": pl.String, "severity": pl.String})
+    table = ScoreTable(scores, issues)
+    decided = decide(table, [Rule(Not(Where(where)))])
+    assert vacuous.notes(table, decided, {"correctness": {"n_scored": 0}}) == notes
 
 
 def test_reasons_are_written_beside_the_files(make_data: Make, tiny: str, tmp_path: Path) -> None:

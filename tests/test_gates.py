@@ -591,3 +591,30 @@ def test_junit_is_written_whole_or_not_at_all(run: Run, tmp_path: Path) -> None:
         write_junit(target, gates, broken)
     assert target.read_bytes() == junit(gates, run)
     assert [path.name for path in target.parent.iterdir()] == ["junit.xml"]
+
+
+def test_junit_overwrites_neither_the_data_nor_the_run_nor_what_is_no_xml(
+    make_data: Callable[..., Path], tiny: str, tmp_path: Path
+) -> None:
+    data = make_data(3)
+    run = score(data, tiny, out=tmp_path / "run", report=False)
+    gates = check(run, ["records > 1"])
+    (tmp_path / "link.xml").symlink_to(data)
+    for target in (data, tmp_path / "link.xml", run.path / "new.xml", run.path / "run.json"):
+        with pytest.raises(UsageError, match="would overwrite what belongs to"):
+            write_junit(target, gates, run)
+    folder = score(data.parent, tiny, out=tmp_path / "of folder", report=False)
+    with pytest.raises(UsageError, match="would overwrite what belongs to"):
+        write_junit(data.parent / "gates.xml", gates, folder)
+    with pytest.raises(UsageError, match="is no file, and is never replaced"):
+        write_junit(tmp_path, gates, run)
+    target = tmp_path / "gates.xml"
+    for mine in (b"mine", b"<!DOCTYPE html>", b"\0"):
+        target.write_bytes(mine)
+        with pytest.raises(UsageError, match="is a file that is no XML"):
+            write_junit(target, gates, run)
+        assert target.read_bytes() == mine
+    for theirs in (b"", b"\xef\xbb\xbf <?xml version='1.0'?>", b"<testsuites/>", junit(gates, run)):
+        target.write_bytes(theirs)
+        write_junit(target, gates, run)
+        assert target.read_bytes() == junit(gates, run)

@@ -185,17 +185,18 @@ def test_numbers_at_the_edge_of_what_there_is() -> None:
 # ---------------------------------------------------------------- groups
 
 
-def test_groups_with_few_scores_take_the_level_of_all() -> None:
+def test_groups_with_few_scores_have_no_level() -> None:
     big = [float(i) for i in range(FEWEST)]
     small = [100.0 + i for i in range(FEWEST - 1)]
     scores = table(m=[*big, *small, None], task=["big"] * FEWEST + ["small"] * FEWEST)
-    overall = float(np.percentile(big + small, 10))
     told, words = level_of(scores, "p10", "task")
-    assert told == [float(np.percentile(big, 10))] * FEWEST + [overall] * FEWEST
-    assert words == f"p10 by task (1.9 to 1.9; {overall:.6g} for 1 with fewer than 20 scores)"
-    told, words = level_of(table(m=small, task=["small"] * 19), "p10", "task")
-    assert told == [101.8] * 19
-    assert words == "p10 by task (101.8 for 1 with fewer than 20 scores)"
+    assert told == [float(np.percentile(big, 10))] * FEWEST + [None] * FEWEST
+    assert words == "p10 by task (1.9; none for 1 task with fewer than 20 scores)"
+    told, words = level_of(table(m=small * 2, source=["a"] * 19 + ["b"] * 19), "z-2", "source")
+    assert told == [None] * 38
+    assert words == "z-2 by source (none for 2 sources with fewer than 20 scores)"
+    nothing = table(m=pl.Series([None], dtype=pl.Float64), task=["a"])
+    assert level_of(nothing, "p10", "task") == ([None], "p10 (no record has a score)")
 
 
 def test_null_is_a_group_of_its_own_and_no_text_is() -> None:
@@ -211,15 +212,15 @@ def test_a_group_without_spread() -> None:
     told, words = level_of(scores, "z-2", "task")
     assert told[0] == -np.inf
     assert told[-1] == pytest.approx(9.5 - 2 * np.std(np.arange(20)))
-    assert words == f"z-2 by task ({told[-1]:.6g} to {told[-1]:.6g}; no spread in 1 of 2)"
+    assert words == f"z-2 by task ({told[-1]:.6g}; no spread in 1 of 2)"
 
 
 def test_a_hundred_thousand_groups() -> None:
     groups = np.repeat(np.arange(100_000), 2)
     scores = table(m=np.arange(200_000.0), task=pl.Series(groups).cast(pl.String))
     told, words = level_of(scores, "p50", "task")
-    assert told[0] == 99_999.5
-    assert words == "p50 by task (99999.5 for 100000 with fewer than 20 scores)"
+    assert told[0] is None
+    assert words == "p50 by task (none for 100,000 tasks with fewer than 20 scores)"
     groups = np.repeat(np.arange(10_000), 20)
     scores = table(m=np.arange(200_000.0), task=pl.Series(groups).cast(pl.String))
     told, _ = level_of(scores, "p50", "task")
@@ -269,8 +270,11 @@ def test_what_has_no_level() -> None:
         look_up(scores, Asked("task", Level("p", 5.0)))
     with pytest.raises(UnknownName, match="'tasks'; did you mean task"):
         look_up(scores, Asked("m", Level("p", 5.0), "tasks"))
-    with pytest.raises(UsageError, match="--by m: groups need a column of text"):
-        look_up(scores, Asked("m", Level("p", 5.0), "m"))
+    for level in ("p5", "5"):
+        with pytest.raises(UsageError, match="--by m: groups need a column of text"):
+            look_up(scores, Asked("m", Level.parse(level), "m"))
+        with pytest.raises(UnknownName, match="'tsk'; did you mean task"):
+            look_up(scores, Asked("m", Level.parse(level), "tsk"))
     # Names that are used inside are no trouble.
     odd = table(**{"0": [1.0], "score": [2.0], "group": ["x"]})
-    assert look_up(odd, Asked("score", Level("p", 5.0), "group"))[1].startswith("p5 by group (2 for 1")
+    assert look_up(odd, Asked("score", Level("p", 5.0), "group"))[1].startswith("p5 by group (none for 1")

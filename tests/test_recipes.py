@@ -101,6 +101,20 @@ def test_the_rules_of_clean_look_at_no_score() -> None:
     assert recipes.load("dedup").extends == ()
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_rules_have_short_names(name: str) -> None:
+    names = [rule.name for rule in recipes.load(name).rules]
+    assert all(0 < len(name) <= 20 for name in names)
+    assert len({*names}) == len(names)
+
+
+def test_the_name_of_a_rule_is_beside_its_words(write: Write) -> None:
+    recipe = recipes.load(write('[[rules]]\ndrop = "m > 1"\nname = "many"\n[[rules]]\ndrop = "m > 2"'))
+    decided = decide(table(m=[1.0, 2.0]), recipe.rules_for({}))
+    assert [(rule.words, rule.name) for rule in decided.rules] == [("m > 1", "many"), ("m > 2", "")]
+    assert decided.by_rule == {"m > 1": 1, "m > 2": 0}
+
+
 def test_every_kind_that_a_recipe_names_is_one_of_ours() -> None:
     for name in SHIPPED:
         for rule in recipes.load(name).rules:
@@ -349,16 +363,48 @@ def test_floors_of_the_profile(write: Write) -> None:
         (Threshold("m", "below", Level("at", -2.5)), Where("x > 1"))
     )
     assert recipe.rules_for({"m": metric()}) == []
-    with pytest.raises(UnknownName, match=r"rule 1.*'m'"):
-        recipe.rules_for({"n": metric()})
+    assert recipe.rules_for({"n": metric()}) == []
+    (told,) = recipe.left_out({"n": metric()})
+    assert told.endswith("rule 1 is left out: this run has no metric m")
     every = recipes.load(write("floors = true"))
     assert [
         rule.drop for rule in every.rules_for({"m": metric(floor=1e-7), "n": metric(0, 3.0), "o": metric()})
     ] == [Threshold("m", "below", Level("at", 1e-7))]
+    assert every.left_out({"m": metric(floor=1.0), "n": metric(0, 3.0), "o": metric()}) == [
+        "recipe own: the floor of n is left out: no record has a score of n"
+    ]
     assert every.rules_for({"o": metric()}) == []
     assert every.left_out({"o": metric()}) == [
         "recipe own: the run's profile recommends no floor for what it scored"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"name": "a", "name": "b", "floors": true}', "the key 'name' stands there twice"),
+        ('{"rules": [{"drop": {"metric": "m", "below": NaN}}]}', "NaN is no number"),
+        ('{"rules": [{"drop": {"metric": "m", "below": -Infinity}}]}', "-Infinity is no number"),
+        ('{"rules": [{"drop": {"metric": "m", "below": 1e999}}]}', "'inf' is no level"),
+        ("floors: true", "is not valid JSON: Expecting value: line 1 column 1"),
+        ("[" * 5000, "own.json"),
+        ('{"name": "\\ud800", "floors": true}', r"name = '\\ud800': expected a text"),
+        ('{"rules": [{"drop": "task == \'\\ud800\'"}]}', "half of a surrogate pair is no character"),
+    ],
+)
+def test_hostile_json(write: Write, text: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        recipes.load(write(text, "own.json"))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_recipe(write: Write) -> None:
+    text = 'name = "own"\nfloors = true'
+    assert recipes.load(write(b"\xef\xbb\xbf" + text.encode())).text == text
+
+
+def test_a_recipe_drops_by_severity(write: Write) -> None:
+    (rule,) = recipes.load(write('[[rules]]\ndrop = { issue = "error" }')).rules_for({})
+    assert rule.drop == HasIssue.parse("error") == HasIssue(("error",))
 
 
 def test_extended_rules_come_first_and_once(write: Write, tmp_path: Path) -> None:
@@ -484,11 +530,14 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nrules: *c\n"
         (BOMB, "aliases"),
         ("rules: &r [{drop: a > 1}, *r]", "aliases"),
         ("rules: [{<<: {drop: a > 1}}]", "line 1: a value of type merge is not read"),
-        ("rules: !!python/object/apply:os.system [id]", "a value of type python/object/apply:os.system"),
-        ("rules: [{drop: !own a > 1}]", "a value of type !own"),
+        ("rules: !!python/object/apply:os.system [id]", r"line 1: tags \(!name\) are not read"),
+        ("floors: !!bool maybe", r"line 1: tags \(!name\) are not read"),
+        ('name: a\nrules: !!int ""', r"line 2: tags \(!name\) are not read"),
+        ('name: "\\ud800"\nfloors: true', "expected a text"),
+        ("rules: [{drop: !own a > 1}]", r"line 1: tags \(!name\) are not read"),
         ("rules: []\nname: 2024-01-01", "line 2: a value of type timestamp is not read; quote a text"),
         ("rules: []\nname: 2024-99-99", "line 2: a value of type timestamp"),
-        ("name: !!binary aGk=", "a value of type binary"),
+        ("name: !!binary aGk=", r"line 1: tags \(!name\) are not read"),
         ("rules: [{drop: a > 1, drop: b > 1}]", "line 1: the key 'drop' stands there twice"),
         ("? [a]\n: b", "line 1: a key is no text"),
         ("yes: 1", "no key of recipe .*own.yaml is called 'True'"),

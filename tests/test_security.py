@@ -474,10 +474,16 @@ def test_nothing_that_runs_data_is_called_on_the_way_in() -> None:
                     "re",
                     "regex",
                 )
-                named = [name] if name in calls and not is_re else []
+                # An expression of polars over the items of a list; what it is given is code of ours.
+                is_polars = name == "eval" and ast.unparse(function).endswith(".list.eval")
+                named = [name] if name in calls and not is_re and not is_polars else []
                 named += [k.arg for k in node.keywords if k.arg in ("allow_pickle", "shell")]
             found += [f"{path.relative_to(ROOT)}:{node.lineno} {n}" for n in named]
-    assert found == []
+    recipes = "vlitqc/filtering/recipes/__init__.py"
+    assert [place.partition(":")[0] for place in found if place.endswith(" yaml")] == [recipes]
+    assert [place for place in found if not place.endswith(" yaml")] == []
+    loaders = re.findall(r"yaml\.(\w*Loader\b|\w*load\w*)", (ROOT / recipes).read_text())
+    assert set(loaders) == {"SafeLoader", "safe_load"}
 
 
 # ---------------------------------------------------------------- names from data
@@ -516,7 +522,8 @@ def test_no_id_becomes_the_name_of_a_file(inside: Path, outside: Path, tmp_path:
     names = [
         {k.partition("/")[2] for k in state(tmp_path) if k.startswith(f"{r}/")} for r in ("run", "plain")
     ]
-    assert names[0] == names[1], plain.path
+    # Only the first has been filtered.
+    assert names[0] == names[1] | {"filters.json"}, plain.path
 
 
 # ---------------------------------------------------------------- terminals

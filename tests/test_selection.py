@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -27,7 +28,7 @@ from vlitqc.filtering import diverse, vectors
 from vlitqc.filtering.diverse import facilities, go_down
 from vlitqc.filtering.merit import merit
 from vlitqc.filtering.quotas import quotas, shares
-from vlitqc.filtering.selection import Selected, Selection, random_control, select
+from vlitqc.filtering.selection import Diversity, Selected, Selection, random_control, select
 from vlitqc.filtering.table import ScoreTable
 from vlitqc.filtering.vectors import Vectors, clusters, read_vectors
 from vlitqc.types import Features
@@ -109,27 +110,39 @@ def test_quotas_worked_by_hand() -> None:
     assert shared(100, size, group) == size
 
 
-def test_every_stratum_gives_one_and_the_largest_do_where_there_are_too_few() -> None:
-    assert shared(4, [97, 1, 1, 1], [0, 0, 1, 2]) == [1, 1, 1, 1]
+def test_every_task_gives_one_and_not_every_cluster() -> None:
+    assert shared(4, [97, 1, 1, 1], [0, 0, 1, 2]) == [2, 0, 1, 1]
+    # Clusters of one record each would give the weakest of all.
+    assert shared(20, [50, *[1] * 10, 40], [*[0] * 11, 1]) == [10, *[1, 1], *[0] * 8, 8]
     assert shared(2, [5, 90, 7], [0, 0, 1]) == [0, 1, 1]
     assert shared(0, [5, 90, 7], [0, 0, 1]) == [0, 0, 0]
+    # Fewer than tasks: in proportion, as Hamilton's method has it.
+    assert shared(3, [94, 2, 2, 2], [0, 1, 2, 3]) == [3, 0, 0, 0]
+    assert shared(3, [94, 2, 2, 2], [0, 1, 2, 3], most=[0, 9, 9, 9]) == [0, 1, 1, 1]
 
 
 @settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 30), st.integers(0, 3)), min_size=1, max_size=10),
-    st.integers(0, 150),
-    st.integers(0, 150),
+    st.integers(0, 300),
     st.booleans(),
 )
-def test_a_larger_number_never_loses_a_stratum(
-    strata: list[tuple[int, int]], one: int, other: int, balanced: bool
-) -> None:
-    size = [a for a, _ in strata]
-    group = [b for _, b in strata]
-    few, many = (shared(n, size, group, balanced=balanced) for n in sorted((one, other)))
-    assert sum(many) == min(max(one, other), sum(size))
-    assert all(b > 0 for a, b in zip(few, many, strict=True) if a > 0)
+def test_tasks_keep_their_shares(strata: list[tuple[int, int]], n: int, balanced: bool) -> None:
+    size, group = (ints(*column) for column in zip(*strata, strict=True))
+    share = ints(*shared(n, size.tolist(), group.tolist(), balanced=balanced))
+    n = min(n, int(size.sum()))
+    assert share.sum() == n
+    assert (share <= size).all()
+    pool = np.bincount(group, weights=size)
+    gives = np.bincount(group, weights=share)[pool > 0]
+    pool = pool[pool > 0]
+    if len(pool) <= n:
+        assert (gives > 0).all()
+    if not balanced:
+        exact = n * pool / pool.sum()
+        assert (gives < exact + 1 + 1e-9).all()
+        if len(pool) > n or (exact >= 1).all():
+            assert (abs(gives - exact) < 1).all()
 
 
 # ---------------------------------------------------------------- the filters of near-duplicates
@@ -188,6 +201,14 @@ def value(x: Floats, taken: Sequence[int]) -> float:
     return float((x @ x[list(taken)].T).max(axis=1).clip(0).sum(dtype=np.float64)) if len(taken) else 0.0
 
 
+def test_equal_vectors_are_too_near_at_any_tau() -> None:
+    """In floating point the cosine of a unit vector with itself is often a little less than 1."""
+    x = np.repeat(in_bunches(40, 37, 4), 2, axis=0)
+    assert (np.einsum("ij,ij->i", x, x) < 1).any()
+    walked = go_down(lambda at: x[at], np.arange(80), ints(), np.zeros(80, np.int64), ints(80), 1.0)
+    assert walked.taken.tolist() == list(range(0, 80, 2))
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_facility_location_is_plain_greedy_and_near_the_best(seed: int) -> None:
     n, k = 14, 4
@@ -215,7 +236,7 @@ def test_facility_location_counts_what_is_taken_already_and_takes_ties_in_order(
 
 
 def test_facility_location_of_a_large_stratum_judges_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diverse, "POINTS", 50)
+    monkeypatch.setattr(diverse, "CELLS", 50 * 300 + 1)
     x = in_bunches(300, 8, 1)
     members = np.arange(300)
     runs = [
@@ -331,7 +352,8 @@ def test_merit_worked_by_hand(make_run: MakeRun) -> None:
         }
     )
     found, notes = merit(*made)
-    quality = [(1 / 8 + 1 / 4) / 2, (1 / 2 + 3 / 4) / 2, 1 / 2, (7 / 8 + 3 / 4) / 2]
+    # The third has no score of correctness: the middle, which here is its rank in readability too.
+    quality = [(1 / 8 + 1 / 4) / 2, (1 / 2 + 3 / 4) / 2, (1 / 2 + 1 / 2) / 2, (7 / 8 + 3 / 4) / 2]
     np.testing.assert_allclose(found, np.array(quality) * [1 / 6, 5 / 6, 1 / 2, 1 / 2])
     assert notes == []
 
@@ -346,6 +368,14 @@ def test_merit_of_a_run_without_scores_is_the_middle_and_says_so(make_run: MakeR
     found, notes = merit(*make_run({"clear": [1.0, 2.0], "busy": [None, None]}))
     assert found.tolist() == [0.125, 0.375]
     assert len(notes) == 1
+
+
+def test_a_record_is_not_the_best_for_want_of_scores(make_run: MakeRun) -> None:
+    """The last has the best readability and no other score; the fourth is the second best in all."""
+    made = make_run({"clear": [1.0, 2, 3, 4, 5], "right": [1.0, 2, 3, 4, None], "busy": [1.0, 2, 3, 4, None]})
+    found, _ = merit(*made)
+    assert found.argmax() == 3
+    assert found[4] == pytest.approx((0.9 + 0.5) / 2 * 0.5)
 
 
 def test_ties_are_broken_by_the_seed_and_by_nothing_else(make_run: MakeRun) -> None:
@@ -445,15 +475,33 @@ def test_clusters_are_the_planted_ones_and_the_same_for_every_number_of_threads(
     found = []
     for threads in (1, 2, 1):
         with threadpool_limits(threads), threadpool_limits(1, user_api="blas"):
-            found.append(clusters(made, seed=3))
+            found.append(clusters(made, 9, seed=3))
     assert all((found[0] == other).all() for other in found)
     assert np.flatnonzero(found[0] == -1).tolist() == [17]
     for c in range(4):
         assert len(set(truth[found[0] == c])) <= 1
+    assert set(clusters(made, 3, seed=3)) == {-1, 0, 1, 2}
     monkeypatch.setattr(vectors, "LEARNT_FROM", 25)
-    assert len(set(clusters(made, seed=3))) > 2
-    assert clusters(Vectors((np.zeros((60, 3), np.float32),)), seed=0).tolist() == [-1] * 60
-    assert len(set(clusters(Vectors((np.ones((60, 3), np.float32),)), seed=0))) == 1
+    monkeypatch.setattr(vectors, "LEARNT_FROM_LEAST", 0)
+    assert len(set(clusters(made, 9, seed=3))) > 2
+    assert clusters(Vectors((np.zeros((60, 3), np.float32),)), 9, seed=0).tolist() == [-1] * 60
+    assert len(set(clusters(Vectors((np.ones((60, 3), np.float32),)), 9, seed=0))) == 1
+
+
+def test_few_clusters_of_many_records_are_learnt_from_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    x = unit(rng.normal(size=(60, 64))[rng.integers(0, 60, 8_000)] + rng.normal(size=(8_000, 64)))
+    centred = unit(x - x.mean(axis=0))
+
+    def explained(seed: int) -> float:
+        """The share of the variance that four clusters take away."""
+        found = clusters(Vectors((x,)), 4, seed=seed)
+        return 1 - sum(float(centred[found == c].var(axis=0).sum()) * np.mean(found == c) for c in range(4))
+
+    many = np.mean([explained(seed) for seed in range(4)])
+    monkeypatch.setattr(vectors, "LEARNT_FROM_LEAST", 0)
+    few = np.mean([explained(seed) for seed in range(4)])
+    assert many > 1.1 * few, many / few
 
 
 # ---------------------------------------------------------------- whole selections
@@ -511,7 +559,10 @@ def test_other_options_that_make_no_sense_are_refused(make_run: MakeRun) -> None
 
 def test_a_column_of_too_many_groups_is_refused(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlitqc.filtering.selection.MOST_GROUPS", 3)
-    made = make_run({"clear": [1.0] * 4})
+    made = make_run({"clear": [1.0] * 4, "source": [None] * 4})
+    assert chosen(made, Selection(balance="source", keep="2")).strata[0]["task"] is None
+    with pytest.raises(UnknownName, match="no task of this run is called 'a'"):
+        chosen(made, Selection(quotas={"a": 1}))
     with pytest.raises(UsageError, match="id has 4 different values, more than 3"):
         chosen(made, Selection(balance="id", keep="2"))
 
@@ -546,7 +597,7 @@ def test_a_small_pool_by_hand(make_run: MakeRun) -> None:
     assert rows(chosen(made, Selection(quotas={"a": 1, "b": 0}))) == [0, 9]
     few = chosen(made, Selection(keep="2"))
     assert rows(few) == [0, 6]
-    assert few.notes[-1] == "2 records for 3 strata: only the largest give one"
+    assert few.notes[-1] == "2 records are fewer than one for each task, of which there are 3"
     for keep in ("10", "100%", "9999"):
         every = chosen(made, Selection(keep=keep))
         assert every.kept.all()
@@ -565,7 +616,6 @@ def test_records_that_must_be_kept(make_run: MakeRun) -> None:
     pool = np.isin(np.arange(8), [0, 1, 2, 3, 6, 7])
     found = chosen(made, Selection(keep="3"), pool=pool, must=[2, 4, 5])
     assert rows(found) == [4, 5, 6]  # of 3 two are taken, both outside the pool; b has the largest need
-    assert "1 of the records that must be kept are unreadable and cannot be" in found.notes
     over = chosen(made, Selection(quotas={"a": 1}), must=[4, 5])
     assert rows(over) == [4, 5, 6, 7]
     assert over.notes[-1] == "task a has 2 records that must be kept, more than its 1"
@@ -575,6 +625,11 @@ def test_records_that_must_be_kept(make_run: MakeRun) -> None:
     assert nothing.strata == []
     assert nothing.why(ints(0, 1)) == [None, None]
     assert nothing.notes == ["there is nothing to select from: the rules keep no record"]
+    # A share is no number that somebody counted: what must be kept is kept, also where the rules keep nothing.
+    assert rows(chosen(made, Selection(keep="1%"), pool=np.zeros(8, np.bool_), must=[4, 5])) == [4, 5]
+    share = chosen(made, Selection(keep="1%"), must=[4, 5])
+    assert rows(share) == [4, 5]
+    assert "keep 1% of 7 records is 1, but 2 must be kept" in share.notes
 
 
 def test_balance_by_another_column(make_run: MakeRun) -> None:
@@ -606,7 +661,7 @@ def test_a_record_too_near_to_a_better_one_gives_its_place_to_others(make_run: M
         "cosine 1.00 with r0 (row 0), which ranks higher",
         "cosine 0.95 with r0 (row 0), which ranks higher",
     ]
-    assert found.notes[1:] == ["fewer than 50 records to select from: strata are tasks only"]
+    assert found.notes[1:] == []
     short = chosen(made, Selection(keep="6"))
     assert rows(short) == rows(found)
     assert (
@@ -687,7 +742,7 @@ def test_no_two_kept_records_of_a_cluster_are_too_near(bunched: tuple[Run, Score
     members = np.flatnonzero(~unreadable)
     found = read_vectors(bunched[0], unreadable, members)
     assert isinstance(found, Vectors)
-    x, cluster = found.take(np.arange(148)), clusters(found, seed=0)
+    x, cluster = found.take(np.arange(148)), clusters(found, 74 // (4 * 4), seed=0)
     half = chosen(bunched, Selection(keep="50%", tau=0.8))
     kept = half.kept[members]
     cosines = np.triu(x @ x.T, 1)
@@ -702,6 +757,93 @@ def test_no_two_kept_records_of_a_cluster_are_too_near(bunched: tuple[Run, Score
         "task" in reason or "cosine 0.8" in reason or "cosine 0.9" in reason or "cosine 1.0" in reason
         for reason in said
     )
+
+
+@pytest.mark.parametrize("diversity", ["greedy", "facility_location", "none"])
+def test_every_reason_is_true(bunched: tuple[Run, ScoreTable], diversity: Diversity) -> None:
+    """Each reason of 116 is taken apart and counted anew from scores, vectors and what was kept."""
+    must = [7, 33]
+    found = chosen(bunched, Selection(keep="32", diversity=diversity, tau=0.7, quotas={"b": 6}), must=must)
+    unreadable = np.isin(np.arange(150), [10, 90])
+    readable = np.flatnonzero(~unreadable)
+    assert found.kept[must].all()
+    read = read_vectors(bunched[0], unreadable, readable)
+    assert isinstance(read, Vectors)
+    x = np.zeros((150, 18), np.float32)
+    x[readable] = read.take(np.arange(148))
+    label = np.full(150, -1)
+    label[readable] = clusters(read, 2, seed=0)
+    assert {s["cluster"] for s in found.strata} == {0, 1}
+    merits, _ = merit(*bunched)
+    tasks = [task or "no task" for task in bunched[1].collect("task")["task"]]
+    strata = {i: (tasks[i], label[i]) for i in readable.tolist()}
+    near = 0
+    for i, reason in enumerate(found.why(np.arange(150))):
+        assert (reason is None) == bool(unreadable[i] or found.kept[i])
+        if reason is None:
+            continue
+        if told := re.fullmatch(r"cosine ([0-9.]+) with r(\d+) \(row (\d+)\), which (.*)", reason):
+            near += 1
+            twin = int(told[3])
+            assert told[2] == told[3]
+            assert found.kept[twin]
+            assert label[twin] == label[i]
+            assert x[i] @ x[twin] >= 0.7 - 1e-6
+            assert float(told[1]) == pytest.approx(x[i] @ x[twin], abs=0.0051)
+            assert told[4] in ("must be kept", "ranks higher", "was taken before it")
+            assert (told[4] == "must be kept") == (twin in must)
+            assert told[4] != "ranks higher" or merits[twin] >= merits[i]
+            continue
+        told = re.fullmatch(
+            r"(task b has its 6; )?rank (\d+) of (\d+) in (?:task )?(.+), cluster (\d), of which (\d+) w\w+ kept",
+            reason,
+        )
+        assert told, reason
+        assert strata[i] == (told[4], int(told[5]))
+        inside = [j for j in strata if strata[j] == strata[i]]
+        assert int(told[3]) == len(inside)
+        assert int(told[6]) == sum(found.kept[inside])
+        better = sum(merits[j] > merits[i] for j in inside)
+        assert better < int(told[2]) <= sum(merits[j] >= merits[i] for j in inside)
+        assert bool(told[1]) == (tasks[i] == "b")
+    assert bool(near) == (diversity == "greedy")
+
+
+def test_a_small_number_has_few_clusters_and_the_shares_of_the_pool(bunched: tuple[Run, ScoreTable]) -> None:
+    tasks = bunched[1].collect("task")["task"].to_numpy()
+    unreadable = np.isin(np.arange(150), [10, 90])
+    for keep in (16, 32, 48, 100):
+        found = chosen(bunched, Selection(keep=str(keep)))
+        assert len(found.strata) <= keep / 4
+        for task in ("a", "b", "c"):
+            exact = keep * np.mean(tasks[~unreadable] == task)
+            assert abs(np.count_nonzero(found.kept & (tasks == task)) - exact) < 1.5
+
+
+def test_records_without_a_vector_are_compared_with_none(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be millions, and each is like no other."""
+    texts = [[v.tolist()] if i < 40 else [] for i, v in enumerate(in_bunches(100, 8, 2))]
+    made = make_run({"task": ["a"] * 100, "clear": np.arange(100.0)}, {"response-x": texts})
+    asked = []
+
+    def spy(vectors: Vectors, members: Ints) -> Floats:
+        asked.extend(members.tolist())
+        found: Floats = take(vectors, members)
+        return found
+
+    take = Vectors.take
+    both: list[Diversity] = ["greedy", "facility_location"]
+    for diversity in both:
+        with monkeypatch.context() as patch:
+            labels = np.where(np.arange(100) < 40, 0, -1)
+            patch.setattr("vlitqc.filtering.selection.clusters", lambda *_, _is=labels, **__: _is)
+            patch.setattr(Vectors, "take", spy)
+            found = chosen(made, Selection(keep="20", diversity=diversity))
+        assert rows(found)[-12:] == [*range(88, 100)]
+        assert asked
+        assert max(asked) < 40
 
 
 def test_a_selection_is_the_same_for_every_number_of_threads(bunched: tuple[Run, ScoreTable]) -> None:
@@ -725,6 +867,19 @@ def test_the_control_is_of_the_pool_and_of_the_size(pool: list[bool], n: int, se
     assert drawn.sum() == min(n, flags.sum())
     assert not (drawn & ~flags).any()
     assert (drawn == random_control(flags, n, seed=seed)).all()
+
+
+def test_the_control_does_not_follow_the_ties_of_the_selection(make_run: MakeRun) -> None:
+    """Where all are equal a selection is chance too: of 100 in 400 the two have 25 in common."""
+    made = make_run({"task": ["a"] * 400}, per=400)
+    everything = np.ones(400, np.bool_)
+    common = [
+        (
+            chosen(made, Selection(keep="100"), seed=seed).kept & random_control(everything, 100, seed=seed)
+        ).sum()
+        for seed in range(30)
+    ]
+    assert 22 < np.mean(common) < 28
 
 
 def test_the_control_is_uniform() -> None:

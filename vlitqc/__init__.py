@@ -72,6 +72,7 @@ def filter(
     out: str | Path | None = None,
     dry_run: bool = False,
     effect: bool = False,
+    principles: bool = True,
     seed: int = 0,
 ) -> Filtered:
     """Divide a run's input into kept and dropped records, by rules and, if asked for, by a selection.
@@ -101,7 +102,8 @@ def filter(
         must_keep: an id or several whose records stay, whatever the rules and the selection say.
         out: the folder for the files; by default beside the input.
         dry_run: decide, write nothing.
-        effect: also find what the filter does to the scorecard, as the result's ``effect``.
+        effect: also find what the filter does, as the result's ``effect``.
+        principles: whether that has what it does to the scorecard, which takes longest.
         seed: of everything random in a selection.
 
     Raises:
@@ -132,6 +134,7 @@ def filter(
         out=out,
         dry_run=dry_run,
         effect=effect,
+        principles=principles,
         seed=seed,
     )
 

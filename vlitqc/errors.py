@@ -19,6 +19,8 @@ import difflib
 from collections.abc import Iterable
 
 LONGEST_REASON = 300
+MOST_KNOWN = 12
+"""Names that a message lists where none is near."""
 
 
 def as_reason(error: Exception) -> str:
@@ -37,13 +39,15 @@ class UsageError(VlitqcError):
 
 
 class UnknownName(UsageError):
-    """No such name; says which ones are near."""
+    """No such name; says which ones are near, or some of those there are. ``hint`` is said at the end."""
 
-    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, what: str, name: str, known: Iterable[str], hint: str = "") -> None:
         known = sorted(known)
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
-        super().__init__(f"no {what} is called '{name}'; {hint}")
+        more = f" and {len(known) - MOST_KNOWN} more" if len(known) > MOST_KNOWN else ""
+        listed = f"known: {', '.join(known[:MOST_KNOWN]) or 'none'}{more}"
+        told = f"did you mean {' or '.join(near)}?" if near else listed
+        super().__init__(f"no {what} is called '{name}'; {told}{f'; {hint}' if hint else ''}")
 
 
 class NameCollision(UsageError):

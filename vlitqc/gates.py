@@ -19,6 +19,7 @@ a name that holds a dot, a space or a sign stands in backquotes. What has no val
 
 from __future__ import annotations
 
+import codecs
 import math
 import operator
 import re
@@ -37,6 +38,7 @@ from lark import Lark, Token, Tree, UnexpectedCharacters, UnexpectedInput, Unexp
 
 from vlitqc.analysis.issues import KINDS
 from vlitqc.engine.disk import writing
+from vlitqc.engine.inputs import paths_in
 from vlitqc.engine.run import Run
 from vlitqc.errors import RunError, UnknownName, UsageError
 from vlitqc.formats.writing import whole
@@ -210,10 +212,27 @@ def junit(gates: Sequence[Gate], run: Run) -> bytes:
 
 
 def write_junit(path: str | Path, gates: Sequence[Gate], run: Run) -> None:
-    """Write ``junit`` to a file, whole or not at all. Raises RunError where it cannot be written."""
+    """Write ``junit`` to a file, whole or not at all.
+
+    Raises UsageError for a place within the run or its input, and where another file than XML is; RunError where it
+    cannot be written.
+    """
     target = Path(path)
-    with writing(target, "--junit"), whole(target, ()) as draft:
-        draft.write_bytes(junit(gates, run))
+    for kept in (run.path, *(paths_in(run.path) or ())):
+        if target.resolve().is_relative_to(kept.resolve()):
+            raise UsageError(f"--junit {target} would overwrite what belongs to {kept}; name another file")
+    with writing(target, "--junit"):
+        if target.is_file() and not _is_xml(target):
+            raise UsageError(f"--junit {target} is a file that is no XML; name another file")
+        with whole(target, ()) as draft:
+            draft.write_bytes(junit(gates, run))
+
+
+def _is_xml(path: Path) -> bool:
+    """Whether a file begins as JUnit XML does, or is empty."""
+    with path.open("rb") as stream:
+        head = stream.read(64)
+    return not head or head.removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"<?xml", b"<testsuite"))
 
 
 # ---------------------------------------------------------------- reading

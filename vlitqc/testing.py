@@ -267,7 +267,7 @@ def check_spec(metric: Metric) -> None:
         assert isinstance(told, str) and told.strip(), f"{spec.name}: spec.{field} is empty"
     low, high = spec.bounds
     assert not math.isnan(low) and low < high, f"{spec.name}: bounds {spec.bounds} are no range"
-    for field in ("parts", "notes", "columns"):
+    for field in ("parts", "notes", "columns", "texts"):
         names = getattr(spec, field)
         assert isinstance(names, tuple), f"{spec.name}: spec.{field} must be a tuple"
         assert len(set(names)) == len(names), f"{spec.name}: spec.{field} repeats a name: {names}"
@@ -280,6 +280,9 @@ def check_spec(metric: Metric) -> None:
     )
     assert not (spec.columns and spec.level == "sample"), (
         f"{spec.name}: a sample metric has parts, not columns"
+    )
+    assert set(spec.texts) <= set(spec.columns), (
+        f"{spec.name}: spec.texts {spec.texts} are not all in spec.columns {spec.columns}"
     )
     assert spec.image_side >= 0, f"{spec.name}: image_side {spec.image_side} is negative"
 
@@ -405,6 +408,12 @@ def _resolved(metric: DatasetMetric, store: FeatureStore, what: str) -> DatasetS
     assert not unknown, f"{where}: columns {sorted(unknown)} are not in spec.columns {spec.columns}"
     for name, column in score.columns.items():
         assert len(column) == store.n_samples, f"{where}: column {name} has {len(column)} values"
+        odd = [
+            value for value in column if value is not None and isinstance(value, str) != (name in spec.texts)
+        ]
+        assert not odd, (
+            f"{where}: column {name} holds {odd[0]!r}; spec.texts names the columns of texts, {spec.texts}"
+        )
     for issue in score.issues:
         assert isinstance(issue, Issue), f"{where}: expected an Issue, got {type(issue).__name__}"
         assert issue.row in store.column("row"), (

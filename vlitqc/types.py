@@ -289,8 +289,8 @@ class MetricSpec:
     data set. ``bounds`` may hold infinities. ``higher_is_better`` is None where neither end is better.
     ``version`` rises whenever the same input could get another value. ``parts`` are further columns of a
     sample metric, named ``<name>_<part>``, numbers; ``notes`` likewise, texts; ``columns`` are those that a
-    data-set metric adds to the table. ``image_side`` is the longest side, in pixels, that the metric itself
-    needs of a picture (0: none).
+    data-set metric adds to the table, and ``texts`` those of them that hold texts; the others hold numbers.
+    ``image_side`` is the longest side, in pixels, that the metric itself needs of a picture (0: none).
 
     The class attribute ``spec`` says what the metric is; an instance whose model has a scale of its own
     carries ``on_scale`` of it.
@@ -311,6 +311,7 @@ class MetricSpec:
     columns: tuple[str, ...] = ()
     image_side: int = 0
     notes: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
     def on_scale(self, scale: Scale) -> MetricSpec:
         """The same metric with the unit, bounds, direction and source of a model's values."""

@@ -6,13 +6,13 @@ import hashlib
 import json
 import unicodedata
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlitqc.media_tokens import strip_media_tokens
+from vlitqc.media_tokens import TOKENS, strip_media_tokens
 from vlitqc.types import (
     Batch,
     DatasetScore,
@@ -39,6 +39,7 @@ from vlitqc_metrics._algorithms.batch_embeddings import (
 )
 
 CONVERSATION = "conversation_sha256"
+FOLDED = "folded_conversation_sha256"
 INSTRUCTION = "instruction_sha256"
 MEDIA = "other_media"
 WORDS = "shortest_response_words"
@@ -46,6 +47,13 @@ PICTURE_SHA256 = "picture_sha256"
 
 LONG_RESPONSE = 5
 """Words from which a response says enough by itself: "yes" to two questions is no repetition."""
+
+
+def verbatim(text: str) -> str:
+    """``text`` as it is, without media tokens and the white space around it."""
+    for token in TOKENS.values():
+        text = token.sub(" ", text)
+    return text.strip()
 
 
 def normalise(text: str) -> str:
@@ -65,7 +73,8 @@ def near_text_pairs(
     Two samples with equal ``context`` (pictures and other media, or the instruction where there are none)
     are near-duplicates when their vectors' cosine is ≥ ``threshold``, and either their instructions are
     equal or every response of both has at least five words. So a new question about the same picture is no
-    duplicate because its short answer is the same.
+    duplicate because its short answer is the same; two long responses that say nearly the same about one
+    picture are near-duplicates under different questions too.
 
     Args:
         vectors: ``float32[n, d]``, the mean of the unit vectors of each sample's responses; a row of zeros
@@ -132,10 +141,10 @@ def connected_groups(n: int, pairs: Sequence[tuple[int, int]]) -> list[int | Non
 class Duplicates:
     """Share of samples that repeat an earlier one, exactly or nearly.
 
-    * **exact**: the same turns after ``normalise`` and the same bytes of the same media in the same order.
-      An issue ``exact_duplicate`` (error).
-    * **near text**: ``near_text_pairs`` at ``text_threshold``, with the same or nearly the same pictures.
-      An issue ``near_duplicate_text`` (warning).
+    * **exact**: the same turns, letter by letter but for media tokens and the white space around a text, and
+      the same bytes of the same media in the same order. An issue ``exact_duplicate`` (error).
+    * **near text**: the same media and turns that are equal after ``normalise``; or ``near_text_pairs`` at
+      ``text_threshold``, with the same or nearly the same pictures. An issue ``near_duplicate_text`` (warning).
     * **near image**: different bytes whose embeddings' cosine reaches ``image_threshold``: an issue
       ``near_duplicate_image`` (note) and nothing in the value, since one picture may carry many questions.
 
@@ -145,7 +154,10 @@ class Duplicates:
     reach it; strongly reduced copies (a third of the side) mostly do not. Beyond ``max_pictures`` distinct
     pictures only equal bytes make equal pictures, because the comparison is quadratic.
 
-    Without ``text`` or ``image`` the kinds that need them are left out. There is no interval: a resample
+    Embeddings hardly tell "left" from "right", one number from another, or a sentence from its negation, so
+    near-duplicates may differ in what matters.
+
+    Without ``text`` or ``image`` what needs them is left out. There is no interval: a resample
     repeats samples by design.
     """
 
@@ -159,9 +171,10 @@ class Duplicates:
         bounds=(0.0, 100.0),
         higher_is_better=False,
         reduction="every member of a group of duplicates beyond the first counts",
-        version="2",
+        version="3",
         source="vlitqc; Abbas et al. 2023 (SemDeDup) for duplicates by embedding",
         columns=("duplicate_group", "duplicate_kind"),
+        texts=("duplicate_kind",),
         image_side=512,
     )
 
@@ -180,13 +193,16 @@ class Duplicates:
         self.max_pictures = max_pictures
 
     def features(self, batch: Batch) -> Mapping[str, Features]:
-        """Hashes of conversation, instructions and other media, response lengths, and the embeddings."""
+        """Hashes of conversations, instructions and other media, response lengths, and the embeddings."""
         every = np.arange(len(batch), dtype=np.int64)
         shortest = [
             min((len(text.split()) for text in spoken(sample)), default=0) for sample in batch.samples
         ]
         found = {
-            CONVERSATION: Features([_conversation(s, m) for s, m in self._with_images(batch)], every),
+            CONVERSATION: Features(
+                [_conversation(s, m, verbatim) for s, m in self._with_images(batch)], every
+            ),
+            FOLDED: Features([_conversation(s, m, normalise) for s, m in self._with_images(batch)], every),
             INSTRUCTION: Features(
                 [_hash([normalise(t.instruction) for t in s.turns]) for s in batch.samples], every
             ),
@@ -212,9 +228,9 @@ class Duplicates:
         n_scored = n - keys.count(None)
         if n_scored == 0:
             return DatasetScore(reason="no sample", n_total=n)
-        first_of: dict[str, int] = {}
-        original = [i if key is None else first_of.setdefault(key, i) for i, key in enumerate(keys)]
-        pairs = [(first, i) for i, first in enumerate(original) if first != i]
+        original = _firsts(keys)
+        folded = _firsts(_by_sample(store, FOLDED))
+        pairs = [(first, i) for same in (original, folded) for i, first in enumerate(same) if first != i]
 
         pictures, sample_of = store.strings(
             PICTURE_SHA256 if self.image is None else picture_hash_feature(self.image)
@@ -361,8 +377,14 @@ def _context(store: FeatureStore, picture_groups: list[int], sample_of: NDArray[
     return context
 
 
-def _conversation(sample: Sample, images: tuple[Image, ...]) -> str:
-    turns = [[normalise(turn.instruction), normalise(turn.response)] for turn in sample.turns]
+def _firsts(keys: Sequence[str | None]) -> list[int]:
+    """For every sample the first with its key; itself where it has none."""
+    first_of: dict[str, int] = {}
+    return [i if key is None else first_of.setdefault(key, i) for i, key in enumerate(keys)]
+
+
+def _conversation(sample: Sample, images: tuple[Image, ...], as_compared: Callable[[str], str]) -> str:
+    turns = [[as_compared(turn.instruction), as_compared(turn.response)] for turn in sample.turns]
     return _hash([turns, [image.sha256 or image.reference for image in images], _other_media(sample, images)])
 
 

@@ -58,6 +58,7 @@ class TaskDiversity(TaskMetric):
         version="3",
         source="section 4.2.3 of the paper (TagGPT; Li et al. 2023); or similarity to a written taxonomy",
         columns=("task",),
+        texts=("task",),
     )
 
     def __init__(

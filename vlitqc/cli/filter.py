@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from vlitqc.cli.options import EXIT_CODES, LINES, PATH, open_run
 from vlitqc.cli.streams import print_json, terminal
@@ -169,6 +171,8 @@ def filter_(
     )
     screen = terminal()
     shown = not (quiet or json)
+    if shown and not run:
+        screen.print(f"run [bold]{console.clean(opened.path.name)}[/bold] (the latest here)\n")
     if shown and RECOMMENDED in drop_below:
         screen.print(console.floors(_floors(opened), opened.info["profile"]["name"]))
         screen.print()
@@ -191,10 +195,14 @@ def filter_(
             f"recipe [bold]{console.clean(asked.recipe.name)}[/bold]{chosen}{console.clean(title)}\n"
         )
     page = {
+        "run": str(opened.path),
+        "seed": seed,
+        "dry_run": dry_run,
         "recipe": {key: getattr(asked.recipe, key) for key in ("name", "sha256")} if asked.recipe else None,
         "counts": result.counts,
         "limit": opened.info["plan"]["limit"],
         "by_rule": result.by_rule,
+        "names": {rule.words: rule.name for rule in result.decided.rules if rule.name},
         "notes": result.notes,
         "strata": result.selected.strata if result.selected else [],
         "effect": result.effect.as_json() if result.effect else None,
@@ -207,7 +215,9 @@ def filter_(
     elif not quiet:
         screen.print(console.filtered(page))
         if dry_run:
-            command = shlex.join(["vlitqc", *_for_real(sys.argv[1:])])
+            command = " ".join(map(_quoted, ["vlitqc", *_for_real(sys.argv[1:])]))
+            if click.get_current_context().get_parameter_source("dry_run") is ParameterSource.ENVIRONMENT:
+                command = f"VLITQC_FILTER_DRY_RUN=0 {command}"
             screen.print(
                 f"\ndry run: nothing was written; to write it:\n  {console.clean(command)}", soft_wrap=True
             )
@@ -252,6 +262,17 @@ def _ids(text: str) -> list[str]:
 def _for_real(arguments: Sequence[str]) -> list[str]:
     """The arguments of the same filter without the dry run."""
     return [text for text in arguments if text not in ("--dry-run", "--no-principles")]
+
+
+def _quoted(text: str) -> str:
+    """An argument as a shell reads it, also where it holds what a terminal must not get."""
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = (
+        f"\\{c}" if c in "\\'" else c if c.isprintable() else "".join(f"\\x{b:02x}" for b in os.fsencode(c))
+        for c in text
+    )
+    return f"$'{''.join(escaped)}'"
 
 
 @click.command()

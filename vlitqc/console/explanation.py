@@ -49,8 +49,10 @@ def _record(record: Mapping[str, Any], recipe: Mapping[str, str] | None) -> Iter
     if record["passed"]:
         yield ""
         yield _rules("passed", "green", [{**rule, "because": ""} for rule in record["passed"]])
-    yield ""
-    yield _metrics(record["metrics"])
+    metrics = [one for one in record["metrics"] if one["value"] is not None or one["reason"]]
+    if metrics:
+        yield ""
+        yield _metrics(metrics)
     if record["issues"]:
         yield ""
     for issue in record["issues"]:

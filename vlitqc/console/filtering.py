@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,10 +33,12 @@ def floors(found: Iterable[tuple[str, float, int]], profile: str) -> Table:
 def filtered(page: Mapping[str, Any]) -> Group:
     """What a filter did, or with ``effect`` what it would do."""
     parts: list[RenderableType] = []
+    names = page["names"]
     if page["effect"] is not None:
-        parts += _effect(page["effect"])
+        parts += _effect(page["effect"], names)
     elif page["by_rule"]:
-        parts += [*_rules_in_short(page["by_rule"], sum(page["counts"].values())), ""]
+        by_rule = [(names.get(words, words), n) for words, n in page["by_rule"].items()]
+        parts += [*_rules_in_short(by_rule, sum(page["counts"].values())), ""]
     if page["comparison"] is not None:
         parts += [Principles(page["comparison"], "what the rules keep"), ""]
     not_selected = page["effect"]["not_selected"] if page["effect"] else 0
@@ -56,16 +59,17 @@ def filtered(page: Mapping[str, Any]) -> Group:
     return Group(*parts)
 
 
-def _effect(told: Mapping[str, Any]) -> list[RenderableType]:
-    """Rules, overlaps, groups, metrics, and the closest calls."""
+def _effect(told: Mapping[str, Any], names: Mapping[str, str]) -> list[RenderableType]:
+    """Rules, overlaps, groups, metrics, and the closest calls. ``names`` are of rules by their words, for some."""
     parts: list[RenderableType] = []
-    active = [i for i, rule in enumerate(told["rules"]) if rule["n"] or rule["unknown"]]
-    rules = [told["rules"][i] for i in active]
+    every = [{**rule, "words": names.get(rule["words"], rule["words"])} for rule in told["rules"]]
+    active = [i for i, rule in enumerate(every) if rule["n"] or rule["unknown"]]
+    rules = [every[i] for i in active]
     both = [[told["overlaps"][i][j] for j in active] for i in active]
     pairs = [(both[i][j], i, j) for j in range(len(rules)) for i in range(j) if both[i][j]]
     if rules:
         parts.append(_rules(rules, numbered=bool(pairs)))
-    parts += _idle([rule["words"] for rule in told["rules"] if rule not in rules])
+    parts += _idle([rule["words"] for rule in every if rule not in rules])
     if told["rules"]:
         parts.append("")
     if pairs:
@@ -75,12 +79,12 @@ def _effect(told: Mapping[str, Any]) -> list[RenderableType]:
             parts += [_groups(groups), ""]
     if told["principles"]:
         own = frozenset(one["column"] for one in told["closest"])
-        parts += [Principles(told["principles"], "the input", own), ""]
+        parts += [Principles(told["principles"], told["drawn_from"], own), ""]
     elif told["note"]:
         parts += [Text(f"metrics not compared: {visible(told['note'])}", style="dim"), ""]
-    calls = [call for call in told["closest"] if call["below"] or call["above"]]
-    if calls:
-        parts += [_closest(calls), ""]
+    calls = _closest(told["closest"], names)
+    if calls.row_count:
+        parts += [calls, ""]
     return parts
 
 
@@ -100,14 +104,14 @@ def _totals(counts: Mapping[str, int], files: Mapping[str, str], not_selected: i
     return table
 
 
-def _rules_in_short(by_rule: Mapping[str, int], everything: int) -> Iterator[RenderableType]:
+def _rules_in_short(by_rule: Sequence[tuple[str, int]], everything: int) -> Iterator[RenderableType]:
     table = _table("rule", "records", "%")
-    for words, n in by_rule.items():
+    for words, n in by_rule:
         if n:
             table.add_row(clean(words), f"{n:,}", percent(n / everything))
     if table.row_count:
         yield table
-    yield from _idle([words for words, n in by_rule.items() if not n])
+    yield from _idle([words for words, n in by_rule if not n])
 
 
 def _idle(rules: Sequence[str]) -> Iterator[Text]:
@@ -227,17 +231,27 @@ def _verdict(metric: Mapping[str, Any], *, own: bool) -> Text:
     return told.append(", by its own rule" if own else "", style="dim not bold default")
 
 
-def _closest(calls: Sequence[Mapping[str, Any]]) -> Table:
-    """The records nearest to each threshold; ``at`` is said where a threshold differs between records."""
+def _closest(calls: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> Table:
+    """The records nearest to each threshold; ``at`` is said where a threshold differs between records.
+
+    Of a rule with several comparisons each says which it is.
+    """
+    comparisons = Counter(call["words"] for call in calls)
+    begun = set()
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("closest calls", "just below", "just above"):
         table.add_column(name, overflow="fold")
     for call in calls:
-        near = [*call["below"], *call["above"]]
+        words, near = call["words"], [*call["below"], *call["above"]]
+        if not near:
+            continue
         several = len({one["threshold"] for one in near}) > 1
-        title = Text(visible(call["words"]))
-        if not several and visible(call["column"]) not in title.plain:
-            title.append(f"\n{visible(call['column'])} at {near[0]['threshold']:.6g}", style="dim")
+        lines = [] if words in begun else [Text(visible(names.get(words, words)))]
+        begun.add(words)
+        if comparisons[words] > 1 or not (lines and visible(call["column"]) in lines[0].plain):
+            at = "" if several else f" at {near[0]['threshold']:.6g}"
+            lines.append(Text(f"{visible(call['column'])}{at}", style="dim"))
+        title = Text("\n").join(lines)
         sides = [
             Text("\n").join(
                 Text(f"{one['value']:<8.6g}", style="bold")

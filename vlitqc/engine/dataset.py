@@ -139,7 +139,8 @@ def _label_columns(spec: MetricSpec, score: DatasetScore, n_samples: int) -> dic
             raise ValueError(f"column {name} has {len(values)} values for {n_samples} samples")
     reasons = _reasons(score, n_samples)
     for name in spec.columns:
-        column = pa.array(list(score.columns.get(name, [None] * n_samples)), from_pandas=True)
+        values = list(score.columns.get(name, [None] * n_samples))
+        column = pa.array(values, pa.string() if name in spec.texts else None, from_pandas=True)
         if pa.types.is_null(column.type):
             column = column.cast(pa.float64())
         columns[name] = column

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -40,6 +41,30 @@ def writing(place: Path, option: str = "--out") -> Iterator[None]:
         # Libraries put names of drafts and advice of their own into ``strerror``.
         told = os.strerror(error.errno) if error.errno else str(error)
         raise RunError(f"cannot write {place} ({told}); name another place with {option}") from error
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a file, which is made, against a second writer of ``what``; the lock goes with the process, even if it is
+    killed.
+
+    Raises RunError where another holds it, or it cannot be made.
+    """
+    busy = f"{what} is in use by another vlitqc; wait for it, or pass --out DIR"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a")
+    except OSError as error:
+        raise RunError(f"cannot write {what} ({error.strerror}); pass --out DIR") from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(busy) from None
+        if not os.fstat(stream.fileno()).st_nlink:
+            # Its holder has deleted it just now; a third may hold a new one.
+            raise RunError(busy)
+        yield
 
 
 def write_json(path: Path, value: Mapping[str, Any], *, allow_nan: bool = False) -> None:

@@ -123,6 +123,11 @@ def target_of(paths: Sequence[Path], out: str | Path | None) -> Path:
     return target
 
 
+def missing(paths: Sequence[Path]) -> Path | None:
+    """The first path that is not there and is no pattern."""
+    return next((path for path in paths if not (path.exists() or _is_pattern(path))), None)
+
+
 def is_other(told: Sequence[Path], paths: Sequence[Path]) -> bool:
     """Whether a run's input is another than ``paths``.
 
@@ -252,21 +257,32 @@ def left_out(reader: Reader) -> dict[str, Any]:
     return {"notes": list(reader.notes), "others": dict(reader.others)}
 
 
+def gone_or_changed(told: Mapping[str, Any], command: str) -> str | None:
+    """Why an input that ``describe`` has described cannot be opened again, as far as names and sizes of files tell."""
+    for entry in told["files"]:
+        path = Path(entry["path"])
+        if not path.is_file():
+            return f"the run's input {path} is no longer there; put it back, or score it where it is"
+        # One that could not be read has no sha256, and no size either.
+        if entry["sha256"] and path.stat().st_size != entry["bytes"]:
+            return _changed(path, command)
+    return None
+
+
 def reopened(told: Mapping[str, Any], command: str) -> Reader:
     """The reader of an input that ``describe`` has described.
 
     Raises InputError, naming the file, where it has moved or changed since.
     """
+    why = gone_or_changed(told, command)
+    if why is not None:
+        raise InputError(why)
     found = {}
     for entry in told["files"]:
         path = Path(entry["path"])
-        if not path.is_file():
-            raise InputError(
-                f"the run's input {path} is no longer there; put it back, or score it where it is"
-            )
         found[path] = _entry(path)
         if found[path] != entry:
-            raise InputError(f"{path} has changed since it was scored; run again: {command}")
+            raise InputError(_changed(path, command))
     paths = [Path(path) for path in told["paths"]]
     format = told["format"] if len(paths) == 1 and paths[0].is_file() else told["format_asked"]
     reader = opened(paths, format, Names(**told["names"]))
@@ -276,6 +292,10 @@ def reopened(told: Mapping[str, Any], command: str) -> Reader:
             f"{told['n_files']:,} then; run again: {command}"
         )
     return reader
+
+
+def _changed(path: Path, command: str) -> str:
+    return f"{path} has changed since it was scored; run again: {command}"
 
 
 def _entry(path: Path) -> dict[str, Any]:

@@ -16,14 +16,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 import platform
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -39,7 +37,7 @@ import pyarrow.parquet as pq
 from vlitqc import profiles, remote
 from vlitqc.analysis.verdict import verdict
 from vlitqc.engine import dataset, inputs, scorecard
-from vlitqc.engine.disk import sweep, write_json, writing
+from vlitqc.engine.disk import locked, sweep, write_json, writing
 from vlitqc.engine.estimate import estimate
 from vlitqc.engine.features import ShardFeatures
 from vlitqc.engine.plan import Plan, Planned, choose_metrics, prepare, versions, without
@@ -85,16 +83,24 @@ class Run:
     def open(cls, data: str | Path | Sequence[str | Path]) -> Run:
         """The run in the folder ``data``, or of the input ``data``: a file, a folder, a pattern, or several.
 
-        Raises RunError where there is none, it did not finish, or it is another input's.
+        Raises RunError where there is none, it did not finish, or it is another input's; UsageError for several runs.
         """
         paths, _ = inputs.given(data)
         if not paths:
             raise UsageError("a run is opened by its folder or by its input's paths")
         path = paths[0]
-        is_run = len(paths) == 1 and (path / "run.json").is_file()
-        if not is_run and (path.is_file() or inputs.run_of(paths).is_dir()):
-            path = inputs.run_of(paths)
-            told = inputs.paths_in(path)
+        several = len(paths) > 1
+        found = inputs.run_of(paths)
+        if several or not (path / "run.json").is_file():
+            gone = inputs.missing(paths)
+            if gone is not None and (several or not found.is_dir()):
+                raise RunError(f"{gone} does not exist; name a run directory, or the paths that were scored")
+            told = inputs.paths_in(found)
+            runs = [each for each in paths if (each / "run.json").is_file()]
+            if runs and (told is None or inputs.is_other(told, paths)):
+                raise UsageError(f"one run at a time: {inputs.in_words(paths)} were given; name one of them")
+            if several or path.is_file() or found.is_dir():
+                path = found
             if told is not None and (inputs.is_other(told, paths) or len(told) < len(paths)):
                 raise RunError(
                     f"{path} holds the run of {inputs.in_words(told)}; score {inputs.in_words(paths)} "
@@ -297,7 +303,7 @@ def score(
     if paths and next(iter(inputs.opened(paths, format, fields).records()), None) is None:
         raise InputError(f"{inputs.in_words(paths)} holds no records")
     target = inputs.target_of(paths, out)
-    with _locked(target):
+    with locked(target / ".lock", f"the run directory {target}"):
         paths = paths or inputs.materialise(in_memory, target)
         reader = inputs.opened(paths, format, fields)
         unchanged = inputs.Snapshot.of(reader)
@@ -555,24 +561,6 @@ def _info(
             **versions(),
         },
     }
-
-
-@contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Hold the run directory against a second writer; the lock goes with the process, even if it is killed."""
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        stream = (target / ".lock").open("w")
-    except OSError as error:
-        raise RunError(
-            f"cannot write the run directory {target} ({error.strerror}); pass --out DIR"
-        ) from error
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunError(f"{target} is in use by another vlitqc; wait for it, or pass --out DIR") from None
-        yield
 
 
 def _argument(paths: Sequence[Path]) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from glob import escape
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +19,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vlitqc.engine import disk
-from vlitqc.engine.inputs import home, is_other
+from vlitqc.engine.inputs import gone_or_changed, home, is_other
 from vlitqc.engine.run import Run
 from vlitqc.engine.subset import summaries
 from vlitqc.errors import RunError, UsageError
-from vlitqc.filtering import audit
+from vlitqc.filtering import audit, vacuous
 from vlitqc.filtering.audit import NOT_SELECTED, Verdicts
 from vlitqc.filtering.decisions import Decided, decide
 from vlitqc.filtering.effect import Effect
@@ -32,9 +31,10 @@ from vlitqc.filtering.effect import effect as effect_of
 from vlitqc.filtering.recipes import Recipe
 from vlitqc.filtering.rules import Comparison, Rule
 from vlitqc.filtering.selection import Selected, Selection, random_control, select
-from vlitqc.filtering.table import ScoreTable
+from vlitqc.filtering.table import ScoreTable, reading
 from vlitqc.formats import Reader, check_name
 from vlitqc.formats.folder import AUDITED, COMPARISON, CONTROL, DECISIONS, FATES, FILTER
+from vlitqc.formats.writing import check_kind, put
 from vlitqc.types import Origin
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 MAX_HASHED = 1 << 26
 """Bytes: of larger outputs ``.filter.json`` gives no sha256, which would take as long as writing them."""
+MAX_LEVELS = 10_000
+"""Groups: of more ``.filter.json`` does not give the level of each."""
 MAX_TOLD = 3
 
 _KEPT, _DROPPED, _UNREADABLE = range(len(FATES))
@@ -121,7 +123,7 @@ def filter_run(
     recipe: Recipe | None = None,
     selection: Selection | None = None,
     must_keep: Collection[str] = (),
-    out: Path | None = None,
+    out: str | Path | None = None,
     dry_run: bool = False,
     effect: bool = False,
     principles: bool = True,
@@ -141,46 +143,66 @@ def filter_run(
 
     Raises UsageError without a rule and a selection, and for an id in ``must_keep`` that no readable record has;
     UnknownName for a column that the run lacks; InputError where the input has changed since; RunError where the
-    files cannot be written or are not an earlier filter's of this input.
+    files cannot be written or are not an earlier filter's of this input, or the run cannot be read.
     """
+    with reading(run):
+        return _filtered(
+            run, rules, recipe, selection, must_keep, out, dry_run, effect, principles=principles, seed=seed
+        )
+
+
+def _filtered(
+    run: Run,
+    rules: Sequence[Rule],
+    recipe: Recipe | None,
+    selection: Selection | None,
+    must_keep: Collection[str],
+    out: str | Path | None,
+    dry_run: bool,
+    effect: bool,
+    *,
+    principles: bool,
+    seed: int,
+) -> Filtered:
     if selection is None and recipe is not None:
         selection = recipe.selection
     if not rules and recipe is None and selection is None:
         raise UsageError("no rule was given; try --drop-below, or --drop-below METRIC=p10")
     table = ScoreTable.of(run)
     metrics = run.metrics()
-    asked = [*(recipe.rules_for(metrics) if recipe else ()), *rules]
+    of_recipe = recipe.rules_for(metrics) if recipe else ()
+    asked = [*of_recipe, *rules]
     decided = decide(table, asked)
     must = _must_keep(table, must_keep, decided.unreadable)
     pool = (decided.failed == 0) & ~decided.unreadable
     selected = select(run, table, pool, selection, must_keep=must, seed=seed) if selection else None
     kept = (selected.kept if selected else pool) | must
+    drawn_from = pool | must if selected else None
     fates = np.where(decided.unreadable, _UNREADABLE, np.where(kept, _KEPT, _DROPPED)).astype(np.int8)
     verdicts = Verdicts(decided, fates, must, selected)
     counts = {name: int((fates == i).sum()) for i, name in enumerate(FATES)}
     told_effect = (
-        effect_of(run, table, decided, kept, seed=seed, rules=asked, principles=principles)
+        effect_of(run, table, decided, kept, seed=seed, rules=asked, pool=drawn_from, principles=principles)
         if effect
         else None
     )
-    notes = [*(recipe.left_out(metrics) if recipe else ()), *(selected.notes if selected else ())]
+    notes = [
+        *(recipe.left_out(metrics) if recipe else ()),
+        *vacuous.notes(table, decided, metrics, first=len(of_recipe)),
+        *(selected.notes if selected else ()),
+    ]
+    if dry_run and (why := gone_or_changed(run.info["input"], run.info["command"])) is not None:
+        notes.append(f"nothing can be written: {why}")
     filtered = Filtered(table, verdicts, counts, {}, notes, effect=told_effect)
     if dry_run:
         return filtered
-    outputs = _outputs(run, out)
-    lost = (fates == _UNREADABLE) & (table.collect("sha256")["sha256"] == "").to_numpy()
+    outputs = _outputs(run, Path(out) if out is not None else None)
+    without_bytes = table.collect((pl.col("sha256") == "").alias("lost"))["lost"].to_numpy()
+    lost = (fates == _UNREADABLE) & without_bytes
     not_copied = int(lost.sum())
-    control = comparison = None
-    if selected is not None:
-        control = random_control(pool | must, counts["kept"], seed=seed)
-        comparison = {
-            "input": metrics,
-            "selected": summaries(run, kept),
-            "control": summaries(run, control),
-        }
     told = {
         "vlitqc": metadata.version("vlitqc"),
-        **_asked(recipe, asked, decided, selection),
+        **_asked(table, recipe, asked, decided, selection),
         "strata": selected.strata if selected else [],
         "notes": notes,
         "seed": seed,
@@ -194,13 +216,23 @@ def filter_run(
         "counts": counts,
         "not_copied": not_copied,
     }
-    written = _write(run.reader, outputs, filtered, lost, control, comparison, told)
+    with _alone(outputs["filter"]):
+        _refuse_foreign(outputs, [Path(path) for path in run.info["input"]["paths"]])
+        control = comparison = None
+        if drawn_from is not None:
+            control = random_control(drawn_from, counts["kept"], seed=seed)
+            comparison = {
+                "input": metrics,
+                "selected": summaries(run, kept),
+                "control": summaries(run, control),
+            }
+        written = _write(run.reader, outputs, filtered, lost, control, comparison, told)
     audit.remember(run, outputs["decisions"])
     return replace(filtered, written=written, not_copied=not_copied, comparison=comparison)
 
 
 def _outputs(run: Run, out: Path | None) -> dict[str, Path]:
-    """Where each output goes. Raises InputError where the input has changed, RunError where another's files are."""
+    """Where each output goes. Raises InputError where the input has changed."""
     paths = [Path(path) for path in run.info["input"]["paths"]]
     suffix = run.reader.suffix
     beside, stem = home(paths)
@@ -208,14 +240,29 @@ def _outputs(run: Run, out: Path | None) -> dict[str, Path]:
     check_name(folder)
     endings = {name: f".{name}{suffix}" for name in (*FATES, CONTROL)}
     endings |= {"decisions": DECISIONS, "filter": FILTER, "comparison": COMPARISON}
-    outputs = {name: folder / f"{stem}{ending}" for name, ending in endings.items()}
-    foreign = [path for path in outputs.values() if path.exists()]
-    told = audit.inputs_of(outputs["decisions"])
-    if foreign and (told is None or is_other(told, paths)):
-        raise RunError(
-            f"{foreign[0]} exists and is no filter's output of this run; move it, or pass --out DIR"
-        )
-    return outputs
+    return {name: folder / f"{stem}{ending}" for name, ending in endings.items()}
+
+
+@contextmanager
+def _alone(filter: Path) -> Iterator[None]:
+    """Keep a second filter off the outputs beside this ``.filter.json``."""
+    lock = filter.with_name(f".{filter.name}.lock")
+    with disk.locked(lock, str(filter)):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _refuse_foreign(outputs: Mapping[str, Path], paths: Sequence[Path]) -> None:
+    """Raise RunError where one of the outputs is there and no earlier filter of this input says that it wrote it."""
+    decisions = outputs["decisions"]
+    told = audit.inputs_of(decisions)
+    ours = audit.written_of(decisions) if told is not None and not is_other(told, paths) else set()
+    for path in outputs.values():
+        holds_input = any(source.resolve().is_relative_to(path.resolve()) for source in paths)
+        if path.exists() and (path.name not in ours or holds_input):
+            raise RunError(f"{path} exists and is no filter's output of this run; move it, or pass --out DIR")
 
 
 def _write(
@@ -227,7 +274,11 @@ def _write(
     comparison: Mapping[str, Any] | None,
     told: Mapping[str, Any],
 ) -> dict[str, Path]:
-    """Write the outputs that there are something for, and remove the others; ``lost`` records go nowhere."""
+    """Write the outputs that there are something for, and remove the others; ``lost`` records go nowhere.
+
+    All are finished in a hidden folder before the first is put in its place. Meanwhile there is no ``.filter.json``,
+    and those that are there are named by the audit: after a kill the next filter knows them for its own.
+    """
     table, verdicts = filtered.table, filtered.verdicts
     unwritten = set() if control is not None else {CONTROL, "comparison"}
     if filtered.counts["unreadable"] == lost.sum():
@@ -239,51 +290,53 @@ def _write(
         audit.RUN_PATH: json.dumps(told["run"]["path"]),
         audit.RUN_SHA256: told["run"]["sha256"],
         audit.FILTER_SHA256: told["sha256"],
+        audit.WRITTEN: json.dumps([path.name for path in written.values()]),
         **({audit.RECIPE_SHA256: told["recipe"]["sha256"]} if told["recipe"] else {}),
     }
-    with disk.writing(decisions.parent):
-        decisions.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(outputs.values())
-        first = not decisions.exists()
-        if first:
-            # The audit comes first: outputs that a killed filter leaves are then known for its own.
-            audit.write_decisions(decisions, table, verdicts, about)
+    hidden = decisions.with_name(f".{outputs['filter'].name}.part")
+    drafts = {name: hidden / path.name for name, path in written.items()}
+    with disk.writing(decisions.parent), ExitStack() as stack:
+        disk.remove(hidden)  # a killed filter's
+        hidden.mkdir()
+        stack.callback(disk.remove, hidden)
         places = _places(table, np.where(lost, _NOWHERE, verdicts.fates), FATES)
-        reader.divide(places, {name: outputs[name] for name in FATES if name in written})
+        reader.divide(places, {name: drafts[name] for name in FATES if name in drafts})
         if control is not None:
             drawn = _places(table, np.where(control, 0, _NOWHERE), (CONTROL,))
-            reader.divide(drawn, {CONTROL: outputs[CONTROL]})
-        if not first:
-            # One that is there belongs to the outputs there are, until these.
-            audit.write_decisions(decisions, table, verdicts, about)
-        for name in unwritten:
-            # One left from an earlier filter would belong to other files.
-            disk.remove(outputs[name])
+            reader.divide(drawn, {CONTROL: drafts[CONTROL]})
+        audit.write_decisions(drafts["decisions"], table, verdicts, about)
         if comparison is not None:
-            disk.write_json(outputs["comparison"], comparison)
-        hashed = {name: _hashed(path) for name, path in written.items() if name != "filter"}
-        disk.write_json(outputs["filter"], {**told, "written": hashed})
+            disk.write_json(drafts["comparison"], comparison)
+        hashed = {name: _hashed(name, path) for name, path in drafts.items() if name != "filter"}
+        disk.write_json(drafts["filter"], {**told, "written": hashed})
+        for name, draft in drafts.items():
+            check_kind(draft, outputs[name])
+        for name in ("filter", *unwritten):
+            disk.remove(outputs[name])
+        # The first says whose the others are, the last that they are all there.
+        for name in sorted(drafts, key=lambda name: (name != "decisions", name == "filter")):
+            put(drafts[name], outputs[name])
     return written
 
 
 def _must_keep(table: ScoreTable, ids: Collection[str], unreadable: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The records that have one of these ids."""
+    """The readable records that have one of these ids. Raises UsageError for an id that none of them has."""
     if not ids:
         return np.zeros(len(unreadable), np.bool_)
     # Half a surrogate pair, which the command line makes of a byte that is no UTF-8, is in no table.
     texts = {name.encode("utf-8", "backslashreplace").decode() for name in ids}
     wanted = pl.Series("id", sorted(texts), pl.String)
     found = table.collect("id")["id"]
-    must: NDArray[np.bool_] = found.is_in(wanted.implode()).fill_null(value=False).to_numpy()
+    must = found.is_in(wanted.implode()).fill_null(value=False).to_numpy() & ~unreadable
     strange = wanted.filter(~wanted.is_in(found.implode())).to_list()
     if strange:
-        raise UsageError(f"must keep {_listed(strange)}: no record of this run has that id")
-    broken = found.filter(pl.Series(must & unreadable)).unique().sort().to_list()
+        raise UsageError(f"--must-keep {_listed(strange)}: no record of this run has that id")
+    broken = wanted.filter(~wanted.is_in(found.filter(pl.Series(must)).implode())).to_list()
     if broken:
         raise UsageError(
-            f"must keep {_listed(broken)}: the record cannot be read; put it right, or leave its id out"
+            f"--must-keep {_listed(broken)}: the record cannot be read; put it right, or leave its id out"
         )
-    return must
+    return np.asarray(must, np.bool_)
 
 
 def _listed(ids: Sequence[str]) -> str:
@@ -292,17 +345,22 @@ def _listed(ids: Sequence[str]) -> str:
 
 
 def _asked(
-    recipe: Recipe | None, rules: Sequence[Rule], decided: Decided, selection: Selection | None
+    table: ScoreTable,
+    recipe: Recipe | None,
+    rules: Sequence[Rule],
+    decided: Decided,
+    selection: Selection | None,
 ) -> dict[str, Any]:
     """What the filter was asked for, with its levels as numbers: for ``.filter.json``."""
     settled = [
         {
             "words": words.words,
+            "name": words.name,
             "missing": rule.missing,
             "because": rule.because,
             "n": decided.by_rule[words.words],
             "unknown": unknown,
-            "compared": [_compared(compared) for compared in words.compared],
+            "compared": [_compared(table, compared) for compared in words.compared],
         }
         for rule, words, unknown in zip(rules, decided.rules, decided.unknown, strict=True)
     ]
@@ -316,14 +374,28 @@ def _asked(
     }
 
 
-def _compared(compared: Comparison) -> dict[str, Any]:
-    """A comparison with its threshold, where that is the same for all records."""
+def _compared(table: ScoreTable, compared: Comparison) -> dict[str, Any]:
+    """A comparison with its threshold: one for all records, or as ``levels`` one for each group of ``by``."""
+    told: dict[str, Any] = {"column": compared.column, "side": compared.side, "threshold": None}
     bound = compared.threshold
-    same = bound is not None and not bound.meta.root_names()
-    level = pl.select(bound).item() if bound is not None and same else None
-    # A level that nothing reaches, as where all scores are equal, is infinite.
-    finite = level is not None and math.isfinite(level)
-    return {"column": compared.column, "side": compared.side, "threshold": level if finite else None}
+    if bound is None:
+        return told
+    columns = [*dict.fromkeys(bound.meta.root_names())]
+    if not columns:
+        return told | {"threshold": _finite(pl.select(bound).item())}
+    if len(columns) > 1 or not isinstance(table.schema[columns[0]], pl.String | pl.Categorical | pl.Enum):
+        return told
+    (by,) = columns
+    groups = table.collect(pl.col(by).unique())
+    if len(groups) > MAX_LEVELS:
+        return told
+    levels = sorted(groups.select(pl.col(by).cast(pl.String), bound.alias("level")).rows(), key=str)
+    return told | {"by": by, "levels": [[group, _finite(level)] for group, level in levels]}
+
+
+def _finite(level: float | None) -> float | None:
+    """A level that nothing reaches, as where all scores are equal, is infinite, which JSON has no word for."""
+    return level if level is not None and math.isfinite(level) else None
 
 
 def _places(
@@ -338,28 +410,8 @@ def _places(
         at += len(batch)
 
 
-def _hashed(path: Path) -> dict[str, str | None]:
-    """The name of an output, and its sha256 where that is quickly had."""
-    if path.is_dir() or path.stat().st_size > MAX_HASHED:
+def _hashed(name: str, path: Path) -> dict[str, str | None]:
+    """The name of an output, and its sha256 where that is quickly had; of the decisions always."""
+    if path.is_dir() or (path.stat().st_size > MAX_HASHED and name != "decisions"):
         return {"name": path.name, "sha256": None}
-    with path.open("rb") as stream:
-        return {"name": path.name, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
-
-
-def _sweep(outputs: Iterable[Path]) -> None:
-    """Delete the drafts of these outputs whose process is no more."""
-    for output in outputs:
-        for draft in output.parent.glob(f".{escape(output.name)}.*.*"):
-            number, _, kind = draft.name.removeprefix(f".{output.name}.").partition(".")
-            if number.isdecimal() and kind in ("part", "old") and not _runs(int(number)):
-                disk.remove(draft)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # somebody else's
-    return True
+    return {"name": path.name, "sha256": audit.sha256_of(path)}

@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vlitqc.engine.disk import write_json, writing
+from vlitqc.engine.disk import write_json
 from vlitqc.engine.inputs import home
 from vlitqc.engine.run import Run
 from vlitqc.errors import RunError
 from vlitqc.filtering.table import ScoreTable
-from vlitqc.formats.folder import AUDITED, DECISIONS, FATES
+from vlitqc.formats.folder import AUDITED, DECISIONS, FATES, FILTER
 from vlitqc.formats.writing import whole
 
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ RUN_PATH = b"vlitqc.run"
 RUN_SHA256 = b"vlitqc.run_sha256"
 FILTER_SHA256 = b"vlitqc.filter_sha256"
 RECIPE_SHA256 = b"vlitqc.recipe_sha256"
+WRITTEN = b"vlitqc.written"
 """Keys in the schema of the decisions, beside ``AUDITED``: the run, and sha256 of its ``run.json``, of the rules and
-the selection as they were applied, and of the recipe's text where there was one."""
+the selection as they were applied, and of the recipe's text where there was one; the names of all outputs."""
 
 NOT_SELECTED = "not selected"
 UNREADABLE = "unreadable"
@@ -173,7 +174,6 @@ def decisions(table: ScoreTable, verdicts: Verdicts) -> Iterator[pa.RecordBatch]
 def write_decisions(path: Path, table: ScoreTable, verdicts: Verdicts, metadata: Mapping[bytes, str]) -> None:
     """Write or replace the audit, in row groups of a hundred thousand records; it appears whole or not at all."""
     with (
-        writing(path),
         whole(path, ()) as draft,
         pq.ParquetWriter(
             draft, SCHEMA.with_metadata(dict(metadata)), compression="zstd", use_dictionary=_REPEATED
@@ -188,7 +188,12 @@ def write_decisions(path: Path, table: ScoreTable, verdicts: Verdicts, metadata:
 
 def run_sha256(run: Run) -> str:
     """Of ``run.json``, which differs between two runs of the same input."""
-    with (run.path / "run.json").open("rb") as stream:
+    return sha256_of(run.path / "run.json")
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content."""
+    with path.open("rb") as stream:
         return file_digest(stream, "sha256").hexdigest()
 
 
@@ -207,6 +212,25 @@ def inputs_of(audit: Path) -> list[Path] | None:
         return [Path(path) for path in json.loads(metadata_of(audit)[AUDITED])]
     except (KeyError, ValueError, TypeError):
         return None
+
+
+def written_of(audit: Path) -> set[str]:
+    """The names of the outputs that came, or were to come, with a file of decisions."""
+    try:
+        return {str(name) for name in json.loads(metadata_of(audit)[WRITTEN])}
+    except (KeyError, ValueError, TypeError):
+        return set()
+
+
+def filter_of(audit: Path) -> dict[str, Any] | None:
+    """The ``.filter.json`` beside a file of decisions; None where it is not there, or is another's."""
+    beside = audit.with_name(audit.name.removesuffix(DECISIONS) + FILTER)
+    try:
+        told: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
+        ours = told["written"]["decisions"]["sha256"] == sha256_of(audit)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return told if ours else None
 
 
 def remember(run: Run, audit: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 import polars as pl
 
@@ -11,13 +13,19 @@ from vlitqc.errors import UnknownName, UsageError
 from vlitqc.filtering import expressions
 from vlitqc.filtering.levels import EXPECTED, Asked, Level, Side, look_up, present
 from vlitqc.filtering.rules import Comparison, Condition, Settled
-from vlitqc.filtering.table import ScoreTable
+from vlitqc.filtering.table import SEVERITIES, ScoreTable
 
-SEVERITIES = ("error", "warning", "note")
+DEEPEST = 100
+"""Conditions that may stand within one another."""
 
 
 class Composable(Condition):
-    """A condition that ``&``, ``|`` and ``~`` make others of: ``And``, ``Or`` and ``Not``."""
+    """A condition that ``&``, ``|`` and ``~`` make others of: ``And``, ``Or`` and ``Not``.
+
+    ``depth`` is how many conditions stand within one another in it.
+    """
+
+    depth = 0
 
     def __and__(self, other: Composable) -> And:
         return And((self, other)) if isinstance(other, Composable) else NotImplemented
@@ -33,13 +41,21 @@ class Composable(Condition):
 class Threshold(Composable):
     """A score that lies strictly below (or above) a level; unknown where there is no score.
 
-    With ``by``, a column of text, a level that is no number is that of the record's group; null is a group too.
+    With ``by``, a column of text, a level that is no number is that of the record's group; null is a group too. In a
+    group with too few scores for a level it is false. Raises UsageError for what is no column, side or level.
     """
 
     column: str
     side: Side
     level: Level
     by: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_names(self.column, self.by)
+        if self.side not in get_args(Side):
+            raise UsageError(f"side={self.side!r}: expected below or above")
+        if not isinstance(self.level, Level):
+            raise UsageError(f"level={self.level!r}: expected vlitqc.Level, as in vlitqc.Level.parse('p10')")
 
     @classmethod
     def parse(cls, text: str, side: Side, by: str | None = None) -> Threshold:
@@ -49,8 +65,9 @@ class Threshold(Composable):
         key, _, name = group.partition("=")
         if not equals or not metric.strip() or (comma and (key.strip() != "by" or not name.strip())):
             raise UsageError(
-                f"--drop-{side} {text!r}: expected METRIC=NUMBER or METRIC=pPERCENT, as in matching_degree=p10, "
-                f"or with a level for each group, as in matching_degree=p10,by=task"
+                f"--drop-{side} {text!r}: expected METRIC=LEVEL with a level such as 12.5, p10, z2 or mad3, as in "
+                f"matching_degree=p10; with a level for each group, as in matching_degree=p10,by=task; and with what "
+                f"becomes of records without a score, as in matching_degree=p10,missing=drop"
             )
         try:
             return cls(metric.strip(), side, Level.parse(level), name.strip() or by)
@@ -66,6 +83,8 @@ class Threshold(Composable):
         value = present(table.check_number(self.column))
         threshold, words = look_up(table, *self.asks())
         below = self.side == "below"
+        # Of a group without a level nothing lies beyond it.
+        threshold = threshold.fill_null(-math.inf if below else math.inf)
         return Settled(
             f"{self.column} {'<' if below else '>'} {words}",
             value < threshold if below else value > threshold,
@@ -75,15 +94,27 @@ class Threshold(Composable):
 
 @dataclass(frozen=True)
 class HasIssue(Composable):
-    """An issue of one of these kinds, of this severity, or both. No kinds stand for every kind."""
+    """An issue of one of these kinds, of this severity, or both. No kinds stand for every kind.
+
+    The name of a severity is a kind too: all of its issues. Raises UsageError without a kind and a severity.
+    """
 
     kinds: tuple[str, ...] = ()
     severity: str | None = None
 
+    def __post_init__(self) -> None:
+        kinds = (self.kinds,) if isinstance(self.kinds, str) else tuple(self.kinds)
+        _check_names(*kinds)
+        if self.severity is not None and self.severity not in SEVERITIES:
+            raise UnknownName("severity of issues", str(self.severity), SEVERITIES)
+        if not kinds and self.severity is None:
+            raise UsageError("an issue needs a kind, such as exact_duplicate, or a severity, such as error")
+        object.__setattr__(self, "kinds", kinds)
+
     @classmethod
     def parse(cls, text: str) -> HasIssue:
         """From the name of a kind, or of a severity."""
-        return cls(severity=text) if text in SEVERITIES else cls((text,))
+        return cls((text,))
 
     def asks(self) -> Iterator[Asked]:
         """Nothing."""
@@ -92,14 +123,10 @@ class HasIssue(Composable):
     def settle(self, table: ScoreTable) -> Settled:
         """A kind that the run did not find holds for no record.
 
-        Raises UnknownName for a kind that vlitqc does not know either, UsageError without a kind and a severity.
+        Raises UnknownName for a kind that vlitqc does not know either.
         """
         for kind in self.kinds:
             table.check_kind(kind)
-        if self.severity is not None and self.severity not in SEVERITIES:
-            raise UnknownName("severity of issues", self.severity, SEVERITIES)
-        if not self.kinds and self.severity is None:
-            raise UsageError("an issue needs a kind, such as exact_duplicate, or a severity, such as error")
         kinds = frozenset(self.kinds)
         named = " or ".join(self.kinds)
         of = f"{named} of severity {self.severity}" if named and self.severity else named or self.severity
@@ -114,14 +141,15 @@ class HasIssue(Composable):
 class Where(Composable):
     """An expression over columns, such as ``matching_degree >= 22 and (text_only or image_readability > p5)``.
 
-    ``by`` is a column of text: levels such as ``p5`` are then those of the record's group.
-    Raises UsageError for text that is no expression.
+    ``by`` is a column of text: levels such as ``p5`` are then those of the record's group, and in a group with too
+    few scores for a level a comparison with it is unknown. Raises UsageError for text that is no expression.
     """
 
     text: str
     by: str | None = None
 
     def __post_init__(self) -> None:
+        _check_names(self.text, self.by)
         expressions.parse(self.text)
 
     def asks(self) -> Iterator[Asked]:
@@ -140,7 +168,8 @@ class And(Composable):
     conditions: tuple[Condition, ...]
 
     def __post_init__(self) -> None:
-        _check(self.conditions, "and")
+        object.__setattr__(self, "conditions", _parts(self.conditions, "and"))
+        object.__setattr__(self, "depth", _depth(*self.conditions))
 
     def asks(self) -> Iterator[Asked]:
         """What its conditions ask."""
@@ -161,7 +190,8 @@ class Or(Composable):
     conditions: tuple[Condition, ...]
 
     def __post_init__(self) -> None:
-        _check(self.conditions, "or")
+        object.__setattr__(self, "conditions", _parts(self.conditions, "or"))
+        object.__setattr__(self, "depth", _depth(*self.conditions))
 
     def asks(self) -> Iterator[Asked]:
         """What its conditions ask."""
@@ -181,6 +211,10 @@ class Not(Composable):
 
     condition: Condition
 
+    def __post_init__(self) -> None:
+        _parts((self.condition,), "not")
+        object.__setattr__(self, "depth", _depth(self.condition))
+
     def asks(self) -> Iterator[Asked]:
         """What its condition asks."""
         return self.condition.asks()
@@ -190,9 +224,31 @@ class Not(Composable):
         return self.condition.settle(table).negated()
 
 
-def _check(conditions: tuple[Condition, ...], word: str) -> None:
-    if not conditions:
+def _check_names(*names: object) -> None:
+    for name in names:
+        if name is not None and not (isinstance(name, str) and name):
+            raise UsageError(
+                f"{name!r} is no name of a column or an issue, and no expression; expected a text"
+            )
+
+
+def _parts(conditions: Iterable[Condition], word: str) -> tuple[Condition, ...]:
+    parts = (conditions,) if isinstance(conditions, Condition | str) else tuple(conditions)
+    if not parts:
         raise UsageError(f"'{word}' needs at least one condition")
+    for part in parts:
+        if not isinstance(part, Condition):
+            raise UsageError(f"'{word}': {part!r} is no condition; expected one such as vlitqc.HasIssue(…)")
+    return parts
+
+
+def _depth(*conditions: Condition) -> int:
+    depth = 1 + max(getattr(condition, "depth", 0) for condition in conditions)
+    if depth > DEEPEST:
+        raise UsageError(
+            f"more than {DEEPEST} conditions stand within one another; put them into one And or Or"
+        )
+    return depth
 
 
 def _joined(settled: list[Settled], word: str) -> str:

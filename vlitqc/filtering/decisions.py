@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vlitqc.errors import UsageError
 from vlitqc.filtering.conditions import Threshold
 from vlitqc.filtering.levels import Level, find
-from vlitqc.filtering.rules import Rule, Settled
+from vlitqc.filtering.rules import Missing, Rule, Settled
 from vlitqc.filtering.table import ScoreTable
 
 MAX_RULES = 64
@@ -73,7 +73,7 @@ def decide(table: ScoreTable, rules: Sequence[Rule]) -> Decided:
         words = f"{condition.words} or missing" if rule.missing == "drop" else condition.words
         if any(words == other.words for other in settled):
             words = f"{words} (rule {k + 1})"
-        settled.append(replace(condition, words=words))
+        settled.append(replace(condition, words=words, name=rule.name))
     readable = pl.col("state") != "unreadable"
     # What is false and unknown is false: of an unreadable record no rule is true or unknown.
     holds = [(rule.holds & readable).alias(str(k)) for k, rule in enumerate(settled)]
@@ -91,7 +91,7 @@ def decide(table: ScoreTable, rules: Sequence[Rule]) -> Decided:
     return Decided(tuple(settled), found["failed"].to_numpy(), unknown, found["unreadable"].to_numpy())
 
 
-def floors(metrics: Mapping[str, Mapping[str, Any]]) -> list[Rule]:
+def floors(metrics: Mapping[str, Mapping[str, Any]], missing: Missing = "keep") -> list[Rule]:
     """The recommended floors of a run's profile as rules, for the metrics that it scored.
 
     Raises UsageError where there is none.
@@ -99,6 +99,7 @@ def floors(metrics: Mapping[str, Mapping[str, Any]]) -> list[Rule]:
     found = [
         Rule(
             Threshold(name, "below", Level("at", float(m["floor"]))),
+            missing,
             because=f"the profile recommends no less of {name}",
         )
         for name, m in metrics.items()
@@ -132,6 +133,7 @@ def _told_missing(table: ScoreTable, rule: Settled, unsure: pl.Series, k: int, n
     ids = table.collect("id")["id"].gather(places).to_list()
     shown = ", ".join(map(repr, ids)) + (", …" if n > len(ids) else "")
     return (
-        f"the rule '{rule.words}' cannot be told for {n:,} of the readable records, which lack a score: {shown}; "
+        f"the rule '{rule.words}' cannot be told for {n:,} of the readable records, which lack a score or stand in a "
+        f"group without a level: {shown}; "
         f"say keep or drop for missing scores, or score them"
     )

@@ -18,6 +18,10 @@ Take = Callable[[Members], FloatArray]
 BLOCK = 512
 POINTS = 2_048
 """Records at most that the facilities of one stratum are judged by; of more, a seeded sample."""
+CELLS = 1 << 26
+"""Cosines of candidates with those records that are in memory at once."""
+ROUNDING = 1e-6
+"""By so much the cosine of two equal vectors may miss 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ def go_down(
         for i, member in enumerate(block):
             if room[stratum[member]] == 0:
                 continue
-            if nearest[i] >= tau:
+            if nearest[i] >= tau - ROUNDING:
                 near.append(i)
                 continue
             room[stratum[member]] -= 1
@@ -98,10 +102,12 @@ def facilities(
     Facility location: Σᵢ max(0, maxⱼ cos(i, j)) over members i and taken j, maximised greedily, which reaches at
     least 1 − 1/e of the best value (Nemhauser, Wolsey & Fisher 1978), and lazily: a gain can only shrink, so that only
     the candidate with the largest old gain is computed anew (Minoux 1978). Ties go to the first candidate. The sum is
-    over a random 2,048 of the members where there are more.
+    over a random 2,048 of the members where there are more, and over fewer where the candidates are above 32,768, so
+    that memory is bounded.
     """
-    if len(members) > POINTS:
-        members = np.sort(rng.choice(members, POINTS, replace=False))
+    n_points = min(POINTS, CELLS // len(candidates))
+    if len(members) > n_points:
+        members = np.sort(rng.choice(members, n_points, replace=False))
     points = take(members)
     cosines = take(candidates) @ points.T
     covered = np.zeros(len(members), np.float32)

@@ -85,7 +85,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Moved:
-    """How a metric moves: over the input, what is kept, and as many records drawn at random from the input.
+    """How a metric moves: over the input, what is kept, and as many records drawn at random.
 
     The random draw is what ``kept`` is to be held against: a smaller set has fewer clusters and tasks by its size
     alone, so the input would make every filter look like a loss of diversity. ``beyond`` tells whether the intervals
@@ -134,7 +134,8 @@ class Effect:
     """What a filter does; all counts are of readable records, but ``unreadable``.
 
     ``not_selected`` are dropped although they fail no rule. ``overlaps[i][j]`` counts the records that fail both rule
-    ``i`` and rule ``j``; on the diagonal stand the rules' own counts. ``note`` says why there are no ``principles``.
+    ``i`` and rule ``j``; on the diagonal stand the rules' own counts. ``drawn_from`` tells in words what the random
+    draw of ``principles`` is of, ``note`` why there are none.
     """
 
     readable: int
@@ -146,6 +147,7 @@ class Effect:
     overlaps: tuple[tuple[int, ...], ...]
     groups: tuple[Groups, ...]
     principles: tuple[Moved, ...]
+    drawn_from: str
     note: str | None
     closest: tuple[Closest, ...]
 
@@ -162,6 +164,7 @@ def effect(
     *,
     seed: int,
     rules: Sequence[Rule] = (),
+    pool: NDArray[np.bool_] | None = None,
     principles: bool = True,
     limit: int | None = LIMIT,
 ) -> Effect:
@@ -174,6 +177,8 @@ def effect(
         kept: what stays, of rules and selection together.
         seed: of the random draw.
         rules: those that were settled as ``decided.rules``, for their ``because``; may be left out.
+        pool: of a selection what it had to choose from, so that the random draw is the control that it writes;
+            by default the draw is of all readable records.
         principles: whether to compute the metrics over what is kept and over the draw.
         limit: records over which data-set metrics are resolved, as in ``summaries``.
 
@@ -191,7 +196,7 @@ def effect(
     elif n_kept == 0:
         note = "nothing is kept"
     else:
-        drawn = random_control(readable, n_kept, seed=seed)
+        drawn = random_control(readable if pool is None else pool, n_kept, seed=seed)
         metrics = moved(run.metrics(), summaries(run, kept, limit=limit), summaries(run, drawn, limit=limit))
     return Effect(
         n,
@@ -202,6 +207,7 @@ def effect(
         *_rules(decided, n, rules),
         tuple(_groups(table, column, readable, kept) for column in GROUPED_BY if column in table.schema),
         metrics,
+        "the input" if pool is None else "what the rules keep",
         note,
         _closest(table, decided),
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,8 +17,8 @@ from vlitqc.engine.run import Run
 from vlitqc.errors import RunError, UsageError
 from vlitqc.filtering import audit
 from vlitqc.filtering.audit import NOT_SELECTED, UNREADABLE
-from vlitqc.filtering.table import ScoreTable
-from vlitqc.formats.folder import DECISIONS, FILTER
+from vlitqc.filtering.table import ScoreTable, reading
+from vlitqc.formats.folder import FILTER
 
 MAX_RECORDS = 100
 """So many records of one id are explained; ``Explanation.n`` counts all."""
@@ -110,7 +110,8 @@ class Explained:
 class Explanation:
     """Every record that was asked for, the first hundred of ``n``, and the filter that decided on them.
 
-    ``decisions`` is that filter's audit, None where the run has not been filtered yet, which ``note`` then says.
+    ``decisions`` is that filter's audit, None where the run has not been filtered yet or the filter did not finish,
+    which ``note`` then says.
     ``recipe`` has name, title and sha256 of its recipe, None where rules were given one by one.
     """
 
@@ -133,8 +134,16 @@ def explain(run: Run, id_or_row: str, *, decisions: Path | None = None) -> Expla
     ``decisions`` names the audit of another filter, ``<stem>.decisions.parquet``. Without a filter the scores and
     issues are told all the same.
 
-    Raises UsageError where there is no such record, RunError where ``decisions`` is no audit of this run.
+    A filter that was killed, or whose decisions have changed since, is said to be unfinished; its fates are not told.
+
+    Raises UsageError where there is no such record, RunError where ``decisions`` is no audit of this run, and where
+    the run cannot be read.
     """
+    with reading(run):
+        return _explained(run, id_or_row, decisions)
+
+
+def _explained(run: Run, id_or_row: str, decisions: Path | None) -> Explanation:
     table = ScoreTable.of(run)
     # Half a surrogate pair, which the command line makes of a byte that is no UTF-8, is in no table.
     id_or_row = id_or_row.encode("utf-8", "backslashreplace").decode()
@@ -146,18 +155,19 @@ def explain(run: Run, id_or_row: str, *, decisions: Path | None = None) -> Expla
     elif audit.metadata_of(decisions).get(audit.RUN_SHA256) != audit.run_sha256(run).encode():
         raise RunError(f"{decisions} is no filter's decisions on the run {run.path}; filter the run again")
     rows = found["row"].to_list()
-    decided = _decided(decisions, rows) if decisions else {}
-    told = _told(decisions) if decisions else {}
+    finished = audit.filter_of(decisions) if decisions else None
+    decided = _decided(decisions, rows) if decisions and finished else {}
+    told = finished or {}
     metrics = {name: section for name, section in run.metrics().items() if name in table.numbers}
     ranks = _percentiles(table, found, list(metrics))
     issues = _issues(run, rows)
     return Explanation(
         run=str(run.path),
-        decisions=str(decisions) if decisions else None,
+        decisions=str(decisions) if finished else None,
         recipe={key: told["recipe"][key] for key in ("name", "title", "sha256")}
         if told.get("recipe")
         else None,
-        note="" if decisions else "this run has not been filtered yet; try: vlitqc filter --dry-run",
+        note="" if finished else _unfinished(run, decisions),
         n=n,
         records=[
             Explained(
@@ -194,6 +204,8 @@ def _wanted(table: ScoreTable, id_or_row: str, run: Run) -> pl.Expr:
         return pl.col("row") == int(asked[1])
     if asked is not None:
         raise UsageError(f"{run.path} has no row {asked[1]}; its rows are 0 to {n - 1}")
+    if not id_or_row:
+        raise UsageError("no record has an empty id; one without an id is named by its row, as in row:17")
     shown = id_or_row if len(id_or_row) <= LONGEST_ID else f"{id_or_row[:LONGEST_ID]}…"
     near = difflib.get_close_matches(shown, _some_ids(table), n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}?" if near else "name it by its row, as in row:17"
@@ -206,20 +218,18 @@ def _some_ids(table: ScoreTable) -> list[str]:
     return ids.unique(maintain_order=True).to_list()
 
 
+def _unfinished(run: Run, decisions: Path | None) -> str:
+    if decisions is None:
+        return f"this run has not been filtered yet; try: vlitqc filter {shlex.quote(str(run.path))}"
+    return (
+        f"{decisions} is of a filter that did not finish, or has changed since: no {FILTER} beside it has its sha256; "
+        "filter the run again"
+    )
+
+
 def _decided(decisions: Path, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
     found = pl.scan_parquet(decisions, glob=False).filter(pl.col("row").is_in(rows))
     return {one["row"]: one for one in found.collect(engine="streaming").to_dicts()}
-
-
-def _told(decisions: Path) -> dict[str, Any]:
-    """What stands beside the decisions; nothing where it is gone or another filter's."""
-    beside = decisions.with_name(decisions.name.removesuffix(DECISIONS) + FILTER)
-    try:
-        told: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
-        ours = audit.metadata_of(decisions)[audit.FILTER_SHA256].decode() == told["sha256"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return {}
-    return told if ours else {}
 
 
 def _fate(
@@ -246,9 +256,11 @@ def _fate(
             rule["words"],
             rule["because"],
             [
-                Compared.of(one["column"], record[one["column"]], one["threshold"], None)
+                Compared.of(one["column"], record[one["column"]], level, None)
                 for one in rule["compared"]
-                if one["threshold"] is not None and isinstance(record.get(one["column"]), int | float | None)
+                if (level := _level(one, record)) is not None
+                and one["column"] in record
+                and isinstance(record[one["column"]], int | float | None)
             ],
         )
         for rule in rules
@@ -261,6 +273,14 @@ def _fate(
         "passed": passed,
         "why": why,
     }
+
+
+def _level(compared: Mapping[str, Any], record: Mapping[str, Any]) -> float | None:
+    """The threshold of a comparison, which may be that of the record's group."""
+    if "by" in compared:
+        return dict(compared["levels"]).get(record.get(compared["by"]))
+    level: float | None = compared["threshold"]
+    return level
 
 
 def _percentiles(

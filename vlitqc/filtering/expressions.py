@@ -29,7 +29,7 @@ from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from vlitqc.errors import UsageError
-from vlitqc.filtering.levels import Asked, Level, Side, look_up, present
+from vlitqc.filtering.levels import Asked, Level, Side, check_group, look_up, present
 from vlitqc.filtering.rules import Comparison, Settled, other_side
 from vlitqc.filtering.table import ScoreTable
 
@@ -94,6 +94,7 @@ def settle(text: str, table: ScoreTable, by: str | None = None) -> Settled:
     do not fit.
     """
     tree, places = _parsed(text)
+    check_group(table, by)
     found = [look_up(table, asked) for asked in levels(text, by)]
     thresholds = {
         _start(token): threshold for (token, _, _), (threshold, _) in zip(places, found, strict=True)
@@ -125,6 +126,9 @@ def _parsed(text: str) -> tuple[_Node, list[tuple[Token, str, Level]]]:
         raise UsageError(
             f"--where: the expression has {len(text):,} characters; at most {LONGEST:,} are read"
         )
+    half = re.search("[\ud800-\udfff]", text)
+    if half:
+        raise _refused(text, half.start(), half[0], "half of a surrogate pair is no character")
     try:
         tree = _grammar().parse(text)
     except UnexpectedInput as error:
@@ -275,7 +279,12 @@ class _Reader:
             return _Value(pl.lit(_unquoted(token), dtype=pl.String), "text", text, fixed=True)
         if token.type == "TRUTH":
             return _Value(pl.lit(text == "true"), "truth", text, fixed=True)
-        name = self.table.check(_name(token))
+        name = _name(token)
+        hint = f'a text stands in quotes: "{name}"' if token.type == "COLUMN" else ""
+        deviation = re.fullmatch(r"(z|mad)([0-9]+)", name)
+        if deviation:
+            hint = "a level in an expression has its side: {0}-{1} or {0}+{1}".format(*deviation.groups())
+        self.table.check(name, hint=hint)
         dtype = self.table.schema[name]
         if dtype.is_numeric():
             return _Value(present(name), "number", name)
@@ -334,7 +343,7 @@ class _Reader:
         if left.kind == "number":
             compared = Comparison(left.text, left.expr, right.expr, _SIDES.get(sign, ""))
         else:
-            compared = Comparison(left.text, left.expr)
+            compared = Comparison(left.text, left.expr, texts=_texts([right]))
         return _Value(holds, "truth", "", (compared,))
 
     def _alike(self, left: _Value, right: _Value) -> None:
@@ -352,7 +361,7 @@ class _Reader:
             self._alike(value, item)
         wanted = pl.select(item.expr.alias(str(i)) for i, item in enumerate(items)).row(0)
         found = value.expr.is_in(wanted)
-        compared = () if value.fixed else (Comparison(value.text, value.expr),)
+        compared = () if value.fixed else (Comparison(value.text, value.expr, texts=_texts(items)),)
         return _Value(~found if negated else found, "truth", text, compared)
 
     def _issue(self, nodes: Sequence[_Node | None], text: str) -> _Value:
@@ -372,6 +381,11 @@ class _Reader:
         missing = value.expr.is_not_null() if negated else value.expr.is_null()
         compared = () if value.fixed else (Comparison(value.text, value.expr),)
         return _Value(missing, "truth", text, compared)
+
+
+def _texts(values: Iterable[_Value]) -> tuple[str, ...]:
+    """The texts among these that are written out."""
+    return tuple(pl.select(v.expr).item() for v in values if v.kind == "text" and v.fixed)
 
 
 def _compared(parts: Iterable[_Value]) -> tuple[Comparison, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 Side = Literal["below", "above"]
 
 FEWEST = 20
-"""A group with fewer scores has no level of its own and takes that of all records."""
+"""A group with fewer scores has no level."""
 
 AT_ONCE = 4
 """Columns that are read together: a run has its scores in many files, and opening them takes most of the time."""
@@ -32,6 +33,7 @@ EXPECTED = (
     "or mad3 for 3 scaled median absolute deviations from the median"
 )
 
+_RANGES = {"at": (-math.inf, math.inf), "p": (0, 100), "z": (0, math.inf), "mad": (0, math.inf)}
 _NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _LEVEL = re.compile(rf"(?P<kind>p|z|mad)?(?P<sign>[+-])?(?P<number>{_NUMBER})")
 
@@ -45,12 +47,25 @@ class Level:
     - ``z``: mean ± ``number`` · standard deviation (of the population);
     - ``mad``: median ± ``number`` · 1.4826 · median|x − median|.
 
-    ``sign`` says on which side of the centre ``z`` and ``mad`` lie; "" leaves it to the threshold.
+    ``sign`` says on which side of the centre ``z`` and ``mad`` lie; "" leaves it to the threshold. Raises UsageError
+    for a number that is none, is not finite or not of its kind.
     """
 
     kind: Literal["at", "p", "z", "mad"]
     number: float
     sign: Literal["-", "+", ""] = ""
+
+    def __post_init__(self) -> None:
+        try:
+            number = math.nan if isinstance(self.number, str | bool) else float(self.number)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        least, most = _RANGES.get(self.kind, (math.nan, math.nan))
+        signs = ("", "-", "+") if self.kind in ("z", "mad") else ("",)
+        if not (math.isfinite(number) and least <= number <= most and self.sign in signs):
+            told = f"{'' if self.kind == 'at' else self.kind}{self.sign}{number:g}"
+            raise UsageError(f"{told!r} is no level: expected {EXPECTED}")
+        object.__setattr__(self, "number", number)
 
     @classmethod
     def parse(cls, text: str) -> Level:
@@ -61,10 +76,9 @@ class Level:
         match = _LEVEL.fullmatch(text.strip())
         if match:
             kind, sign, number = match["kind"], match["sign"] or "", float(match["number"])
-            if np.isfinite(number) and not (kind == "p" and (sign or number > 100)):
-                if kind is None:
-                    return cls("at", -number if sign == "-" else number)
-                return cls(kind, number, sign)  # type: ignore[arg-type]
+            if kind is None:
+                return cls("at", -number if sign == "-" else number)
+            return cls(kind, number, sign)  # type: ignore[arg-type]
         raise UsageError(f"{text!r} is no level: expected {EXPECTED}")
 
     def on(self, side: Side) -> Level:
@@ -92,52 +106,61 @@ class Asked:
 class Found:
     """A level as a number, or as one number a group.
 
-    ``overall`` is that of all scores, None where there is none. ``groups`` and ``values`` are the groups that have
-    their own; ``small`` counts those with too few scores. A level without a spread to measure in is infinite, so
-    that no score lies beyond it.
+    ``overall`` is that of all scores, None where there is none or each group has its own. ``groups`` and ``values``
+    are the groups with a level; ``small`` counts those with too few scores. A level without a spread to measure in
+    is infinite, so that no score lies beyond it.
     """
 
-    overall: float | None
+    overall: float | None = None
     groups: pl.Series | None = None
     values: pl.Series | None = None
     small: int = 0
 
     def threshold(self, by: str | None) -> pl.Expr:
-        """The number that a record is held against: a Float64, null where no record has a score."""
-        overall = pl.lit(self.overall, dtype=pl.Float64)
+        """The number that a record is held against: a Float64, null where there is no level."""
         if by is None or self.groups is None or self.values is None:
-            return overall
+            return pl.lit(self.overall, dtype=pl.Float64)
         own = pl.DataFrame({"group": self.groups, "level": self.values})
         named = own.drop_nulls("group")
         # The places of texts in an enumeration are looked up batch by batch; replace_strict would hold the column.
         place = pl.col(by).cast(pl.String).cast(pl.Enum(named["group"]), strict=False).to_physical()
-        levels = pl.lit(named["level"]).gather(place).fill_null(overall)
+        levels = pl.lit(named["level"]).gather(place)
         nameless = own.filter(pl.col("group").is_null())["level"]
         return pl.when(pl.col(by).is_null()).then(nameless[0]).otherwise(levels) if len(nameless) else levels
 
     def words(self, level: Level, by: str | None) -> str:
         """``12.31 (p10)``, or ``p10 by task (-3.2 to 1.4)``, and what is not as asked."""
-        if self.overall is None:
-            return f"{level.words} (no record has a score)"
-        overall = f"{self.overall:.6g}" if np.isfinite(self.overall) else "no spread"
         if self.groups is None or self.values is None:
-            return f"{overall} ({level.words})" if np.isfinite(self.overall) else f"{level.words} ({overall})"
+            if self.overall is None:
+                return f"{level.words} (no record has a score)"
+            if not np.isfinite(self.overall):
+                return f"{level.words} (no spread)"
+            return f"{self.overall:.6g} ({level.words})"
         values = self.values.to_numpy()
         spread = values[np.isfinite(values)]
         flat = len(values) - len(spread)
         told = []
         if len(spread):
-            told.append(f"{spread.min():.6g} to {spread.max():.6g}")
+            ends = dict.fromkeys((f"{spread.min():.6g}", f"{spread.max():.6g}"))
+            told.append(" to ".join(ends))
         if flat:
             told.append(f"no spread in {flat} of {len(values)}")
         if self.small:
-            told.append(f"{overall} for {self.small} with fewer than {FEWEST} scores")
+            group = by if by in ("task", "source") else "group"
+            some = f"{self.small:,} {group}s" if self.small > 1 else f"1 {group}"
+            told.append(f"none for {some} with fewer than {FEWEST} scores")
         return f"{level.words} by {by} ({'; '.join(told)})"
 
 
 def present(column: str) -> pl.Expr:
     """A column of numbers as Float64, null where there is none: NaN is no number."""
     return pl.col(column).cast(pl.Float64).fill_nan(None)
+
+
+def check_group(table: ScoreTable, by: str | None) -> None:
+    """Raises UnknownName for a column ``by`` that is not there, UsageError for one that holds no text."""
+    if by is not None and table.schema[table.check(by)] not in (pl.String, pl.Categorical, pl.Enum):
+        raise UsageError(f"--by {by}: groups need a column of text, such as task, and {by} is none")
 
 
 def find(table: ScoreTable, asked: Iterable[Asked]) -> None:
@@ -165,6 +188,7 @@ def look_up(table: ScoreTable, asked: Asked) -> tuple[pl.Expr, str]:
     """
     level = asked.level
     if level.kind == "at":
+        check_group(table, asked.by)
         return pl.lit(level.number, dtype=pl.Float64), f"{level.number:.6g}"
     find(table, [asked])
     found = table.found[asked]
@@ -175,8 +199,7 @@ def _read(table: ScoreTable, columns: Sequence[str], by: str | None) -> pl.DataF
     """The scores of readable records, and the ``group`` that each is in; null where there is no finite number."""
     for column in columns:
         table.check_number(column)
-    if by is not None and table.schema[table.check(by)] not in (pl.String, pl.Categorical, pl.Enum):
-        raise UsageError(f"--by {by}: groups need a column of text, such as task, and {by} is none")
+    check_group(table, by)
     # As categories a column of texts takes a quarter of the memory.
     group = pl.lit(None) if by is None else pl.col(by).cast(pl.Categorical)
     counts = pl.col("state") != "unreadable"
@@ -189,18 +212,16 @@ def _read(table: ScoreTable, columns: Sequence[str], by: str | None) -> pl.DataF
 
 def _found(scores: pl.DataFrame, levels: Sequence[Level], *, grouped: bool) -> list[Found]:
     if not len(scores):
-        return [Found(None)] * len(levels)
-    together = scores.select(pl.col("score").sort().implode())["score"]
-    overall = [float(_numbers(together, level)[0]) for level in levels]
+        return [Found()] * len(levels)
     if not grouped:
-        return [Found(number) for number in overall]
-    del together
+        together = scores.select(pl.col("score").sort().implode())["score"]
+        return [Found(float(_numbers(together, level)[0])) for level in levels]
     apart = scores.group_by("group").agg("score")
     own = apart.filter(pl.col("score").list.len() >= FEWEST).with_columns(pl.col("score").list.sort())
     names, small = own["group"].cast(pl.String), len(apart) - len(own)
     return [
-        Found(number, names, pl.Series(_numbers(own["score"], level)), small)
-        for number, level in zip(overall, levels, strict=True)
+        Found(None, names, pl.Series(_numbers(own["score"], level), dtype=pl.Float64), small)
+        for level in levels
     ]
 
 

@@ -38,40 +38,28 @@ def shares(n: int, weight: Counts, low: Counts, high: Counts) -> Counts:
     return share
 
 
-def one_each(n: int, size: Counts, low: Counts, high: Counts, group: Counts, most: Counts) -> Counts:
-    """``low`` with at least one for every stratum, the largest first, while ``n`` and its group's ``most`` allow."""
-    low = low.copy()
-    room = most - _sums(low, group, len(most))
-    left = n - int(low.sum())
-    for i in np.argsort(-size, kind="stable"):
-        if left > 0 and low[i] == 0 and high[i] > 0 and room[group[i]] > 0:
-            low[i] = 1
-            room[group[i]] -= 1
-            left -= 1
-    return low
-
-
 def quotas(
     n: int, size: Counts, group: Counts, low: Counts, high: Counts, most: Counts, *, balanced: bool
 ) -> Counts:
     """What each stratum gives of ``n``: first the groups' totals, then each group's strata; never above ``high``.
 
-    A group's total is proportional to the records it holds, or the same for each group if ``balanced``, and at most
-    ``most`` (but never below what ``low`` already takes); what a group cannot give the others give. Inside a group the
-    strata give in proportion to their ``size``, at least one each while the total allows, the largest first.
+    A group's total is proportional to the records it holds, with at least one if ``n`` is enough for all groups; if
+    ``balanced`` it is the same for each group. It is at most ``most`` (but never below what ``low`` already takes),
+    and what a group cannot give the others give. Inside a group the strata give in proportion to their ``size``, a
+    small one perhaps nothing: what is best in a handful is often weak.
     """
     groups = len(most)
-    most = np.maximum(most, _sums(low, group, groups))
-    most = np.minimum(most, _sums(high, group, groups))
+    least = _sums(low, group, groups)
+    most = np.minimum(np.maximum(most, least), _sums(high, group, groups))
     n = min(n, int(most.sum()))
-    least = low if balanced else one_each(n, size, low, high, group, most)
-    weight = np.ones(groups, np.int64) if balanced else _sums(size, group, groups)
-    totals = shares(n, weight, _sums(least, group, groups), most)
-    least = one_each(n, size, low, high, group, totals)
+    weight = np.ones_like(most) if balanced else _sums(size, group, groups)
+    if not balanced and (some := np.maximum(least, most > 0)).sum() <= n:
+        least = some
+    totals = shares(n, weight, least, most)
     share = np.zeros_like(size)
     for g in range(groups):
         inside = group == g
-        share[inside] = shares(int(totals[g]), size[inside], least[inside], high[inside])
+        share[inside] = shares(int(totals[g]), size[inside], low[inside], high[inside])
     return share
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
@@ -28,6 +29,8 @@ SELECTION_RECIPE = "subset"
 
 _OWN_WAY = re.compile(r",\s*missing\s*=([^,]*)")
 """In a threshold as text, what becomes of records without a score: ``matching_degree=p10,missing=drop``."""
+DIGITS = 18
+"""A quota as text has at most as many: Python refuses to read some thousand."""
 _WAYS: tuple[Missing, ...] = get_args(Missing)
 
 Levels = Mapping[str, float | str] | Sequence[str]
@@ -85,20 +88,29 @@ def request(
     """The rules and the selection that these words ask for.
 
     The order of the rules: recommended floors, ``drop_below``, ``drop_above``, ``drop_issues``, ``where``, ``rules``.
-    ``by`` and ``missing`` are those of every rule made here of words, and of no rule that comes as an object or from
-    a recipe. With no rule and no recipe the recipe is ``subset`` if ``keep`` is given, else ``clean``.
+    ``by`` and ``missing`` are those of every rule made here of words (a recommended floor has no ``by``), and of no
+    rule that comes as an object or from a recipe. With no rule and no recipe the recipe is ``subset`` if ``keep`` is
+    given, else ``clean``.
 
-    Raises UsageError for a value of the wrong type or shape, UnknownName for a recipe, a word or a metric that is
-    not known, RunError for a recipe that cannot be read.
+    Raises UsageError for a value of the wrong type or shape, and for ``by`` and ``missing`` where no rule takes them;
+    UnknownName for a recipe, a word or a metric that is not known, RunError for a recipe that cannot be read.
     """
     missing = _way(missing)
     by = _text("by", by)
+    grouped = bool(drop_below or drop_above or where)
+    if by is not None and not grouped:
+        raise UsageError(f"by={by}: no rule here takes it; give drop_below, drop_above or where")
+    if missing != "keep" and not (grouped or recommended):
+        raise UsageError(
+            f"missing={missing}: no rule here takes it; give drop_below, drop_above or where, and in a recipe say it "
+            "of each rule"
+        )
     conditions: list[Condition] = [
         *(HasIssue.parse(kind) for kind in _texts("drop_issues", drop_issues)),
         *(Not(Where(text, by=by)) for text in _texts("where", where)),
     ]
     asked = (
-        *(floors(run.metrics()) if recommended else ()),
+        *(floors(run.metrics(), missing) if recommended else ()),
         *_thresholds("drop_below", drop_below, by, missing),
         *_thresholds("drop_above", drop_above, by, missing),
         *(Rule(condition, missing) for condition in conditions),
@@ -124,6 +136,7 @@ def filtered(
     out: str | Path | None = None,
     dry_run: bool = False,
     effect: bool = False,
+    principles: bool = True,
     seed: int = 0,
     **words: Unpack[Words],
 ) -> Filtered:
@@ -137,9 +150,10 @@ def filtered(
         recipe=asked.recipe,
         selection=asked.selection,
         must_keep=asked.must_keep,
-        out=Path(out) if out is not None else None,
+        out=out,
         dry_run=dry_run,
         effect=effect,
+        principles=principles,
         seed=seed,
     )
 
@@ -150,7 +164,7 @@ def _thresholds(option: str, levels: Levels | None, by: str | None, missing: Mis
         return []
     if isinstance(levels, Mapping):
         return [
-            Rule(Threshold(_column(column), side, Level.parse(_level(option, level)), by), missing)
+            Rule(Threshold(_column(column), side, _level(option, level), by), missing)
             for column, level in levels.items()
         ]
     if isinstance(levels, str) or not isinstance(levels, Sequence):
@@ -172,10 +186,12 @@ def _way(missing: object) -> Missing:
     raise UnknownName("way with missing scores", str(missing), _WAYS)
 
 
-def _level(option: str, level: object) -> str:
-    if isinstance(level, bool) or not isinstance(level, int | float | str):
+def _level(option: str, level: object) -> Level:
+    if isinstance(level, str):
+        return Level.parse(level)
+    if isinstance(level, bool) or not isinstance(level, Real):
         raise UsageError(f"{option}: {level!r} is no level; expected a number, or a text such as 'p10'")
-    return str(level)
+    return Level("at", level)  # type: ignore[arg-type]
 
 
 def _rules(rules: object) -> Iterable[Rule]:
@@ -188,8 +204,6 @@ def _rules(rules: object) -> Iterable[Rule]:
                 f"rules: {rule!r} is a {type(rule).__name__}; expected vlitqc.Rule(condition), which drops the "
                 "records for which the condition is true"
             )
-        if not isinstance(rule.drop, Condition):
-            raise UsageError(f"rules: {rule.drop!r} is no condition; expected one such as vlitqc.HasIssue(…)")
         yield rule
 
 
@@ -199,7 +213,10 @@ def _changes(keep: object, balance: object, quotas: object, diversity: object) -
     if keep is not None:
         if isinstance(keep, bool) or not isinstance(keep, int | str):
             raise UsageError(f"keep={keep!r}: expected a number of records, or a share such as '20%'")
-        changes["keep"] = str(keep)
+        try:
+            changes["keep"] = str(keep)
+        except ValueError:  # Python writes no number of some thousand digits
+            raise UsageError("keep: expected a number of records, and this has thousands of digits") from None
     if balance is not None:
         changes["balance"] = _text("balance", balance)
     if quotas:
@@ -214,11 +231,13 @@ def _quotas(quotas: object) -> dict[str, int]:
         pairs = list(quotas.items())
     else:
         split = [text.rpartition("=") for text in _texts("quotas", quotas)]
-        pairs = [(task, int(number) if number.isdecimal() else number) for task, _, number in split]
+        pairs = [(task, int(n) if n.isdecimal() and len(n) <= DIGITS else n) for task, _, n in split]
     for task, number in pairs:
-        if not isinstance(task, str) or not task or isinstance(number, bool) or not isinstance(number, int):
+        whole = isinstance(number, int) and not isinstance(number, bool) and number >= 0
+        if not isinstance(task, str) or not task or not whole:
+            told = f"{task}={number}" if task else number
             raise UsageError(
-                f"quotas: {task!r}: {number!r}; expected at most so many by task, as in ocr=2000"
+                f"--quota {told} (quotas): expected TASK=N, at most so many records of a task, as in ocr=2000"
             )
     return dict(pairs)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import polars as pl
 
+from vlitqc.errors import UnknownName, UsageError
 from vlitqc.filtering.levels import Asked, Side
 from vlitqc.filtering.table import ScoreTable
 
@@ -21,22 +22,28 @@ class Comparison:
 
     Both are expressions over the table of scores. ``value`` is a number, a text or a truth value. ``threshold`` is a
     ``Float64``, which may differ between records (``--by task``), or None where nothing is measured. ``below`` and
-    ``above`` tell on which side of the threshold the condition is true; "" where neither is.
+    ``above`` tell on which side of the threshold the condition is true; "" where neither is. ``texts`` are those that
+    a text is held against.
     """
 
     column: str
     value: pl.Expr
     threshold: pl.Expr | None = None
     side: Side | Literal[""] = ""
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Settled:
-    """A condition whose levels are numbers. ``holds`` is a Boolean, null where a score is missing."""
+    """A condition whose levels are numbers. ``holds`` is a Boolean, null where a score is missing.
+
+    ``words`` tell rules apart; ``name`` is what a table calls the rule, where that is shorter.
+    """
 
     words: str
     holds: pl.Expr
     compared: tuple[Comparison, ...]
+    name: str = ""
 
     def negated(self) -> Settled:
         """True where this is false, false where it is true, unknown where it is unknown."""
@@ -70,9 +77,17 @@ class Condition(Protocol):
 class Rule:
     """Drop the records for which ``drop`` is true; ``missing`` says what becomes of those where it is unknown.
 
-    ``because`` is a sentence for people: why such records should go.
+    ``because`` is a sentence for people: why such records should go. ``name`` is a few words for it in tables, by
+    default the condition's own. Raises UsageError for what is no condition, UnknownName for another ``missing``.
     """
 
     drop: Condition
     missing: Missing = "keep"
     because: str = ""
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.drop, Condition):
+            raise UsageError(f"rules: {self.drop!r} is no condition; expected one such as vlitqc.HasIssue(…)")
+        if self.missing not in get_args(Missing):
+            raise UnknownName("way with missing scores", str(self.missing), get_args(Missing))

@@ -13,7 +13,7 @@ depend on how many threads there are.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
@@ -27,6 +27,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from vlitqc.engine.run import Run
 from vlitqc.errors import UnknownName, UsageError
 from vlitqc.filtering.merit import merit
+from vlitqc.filtering.quotas import Counts
 from vlitqc.filtering.strata import Groups, Pool
 from vlitqc.filtering.table import ScoreTable
 from vlitqc.filtering.vectors import Vectors, clusters, read_vectors
@@ -34,8 +35,9 @@ from vlitqc.filtering.vectors import Vectors, clusters, read_vectors
 Diversity = Literal["greedy", "facility_location", "none"]
 
 TASK = "task"
-FEWEST_CLUSTERED = 50
-"""A smaller pool is not divided into semantic clusters: they would hold a handful each."""
+PLACES = 4
+"""Records that a stratum gives on average, at least: there are no more semantic clusters than leave it so many. The
+best of many tiny strata are weak, and what each gives is rounded."""
 MOST_GROUPS = 10_000
 
 _KEEP = re.compile(r"(?P<count>[0-9]{1,15})|(?P<percent>[0-9]{1,3}(\.[0-9]{1,12})?)%", re.ASCII)
@@ -46,7 +48,8 @@ class Selection:
     """What to select of the pool, the records that the rules keep.
 
     Attributes:
-        keep: how many, ``"20000"``, or which share of the pool, ``"20%"`` (rounded, at least one).
+        keep: how many, ``"20000"``, or which share of the pool, ``"20%"`` (rounded, at least one, and at least what
+            must be kept).
         balance: a column, mostly ``"task"``, whose groups give the same number each; what a group cannot give the
             others give. Without ``keep`` every group is cut to the median of the groups' sizes: the paper samples
             its data sets evenly over tasks and does not print how, and this is our reading.
@@ -75,6 +78,8 @@ class Selection:
             raise UnknownName("diversity filter", self.diversity, get_args(Diversity))
         if not 0 < self.tau <= 1:
             raise UsageError(f"tau={self.tau}: expected a cosine above 0 and at most 1, such as 0.9")
+        if self.balance == "":
+            raise UsageError("balance='': expected the name of a column, such as task")
         if self.quotas and self.balance not in (None, TASK):
             raise UsageError(
                 f"quotas are per task and cannot go with balance={self.balance}; leave one of them out"
@@ -115,15 +120,14 @@ class Selected:
         """For each row why it was not selected; None for one that was, or that was not to choose from."""
         if self._reasons is None:
             return [None] * len(rows)
-        return self._reasons.pool.why(rows, self._reasons.most, self._reasons.ids)
+        return self._reasons.pool.why(rows, self._reasons.ids)
 
 
 @dataclass(frozen=True)
 class _Reasons:
-    """What ``why`` needs: the pool, the most of a group where that was asked for, and the table for ids."""
+    """What ``why`` needs: the pool, and the table for ids."""
 
     pool: Pool
-    most: Mapping[int, int]
     table: ScoreTable
 
     @cached_property
@@ -145,14 +149,15 @@ def select(
     """Select from the ``pool``, a truth value a record.
 
     Readable records of ``must_keep`` are taken first, count towards the number, and need not be in the pool. Strata
-    are task × semantic cluster (the column of ``balance`` for the task where there is one); what each gives is
-    ``vlitqc.filtering.quotas``, the order inside is ``vlitqc.filtering.merit`` with ties broken at random.
+    are task × semantic cluster (the column of ``balance`` for the task where there is one), with so few clusters that
+    a stratum gives four records on average; what each gives is ``vlitqc.filtering.quotas``, the order inside is
+    ``vlitqc.filtering.merit`` with ties broken at random.
 
     The diversity filter compares the records of one semantic cluster across its tasks, and not those of different
     clusters, which lie apart: this is what makes a large pool affordable. What a stratum cannot give the others give.
     Where there are no more records than asked for all are kept, and nothing is filtered.
 
-    Raises UsageError where nothing is to be selected by, or more records must be kept than are to be, and
+    Raises UsageError where nothing is to be selected by, or more records must be kept than the number says, and
     UnknownName for a column or a task that the run lacks.
     """
     if selection.keep is None and selection.balance is None and not selection.quotas:
@@ -162,22 +167,15 @@ def select(
         if task not in groups.names:
             raise UnknownName("task of this run", task, [name for name in groups.names if name is not None])
     unreadable = (table.collect("state")["state"] == "unreadable").to_numpy()
-    notes = []
-    if lost := np.count_nonzero(must_keep & unreadable):
-        notes.append(f"{lost:,} of the records that must be kept are unreadable and cannot be")
     pool, must_keep = pool & ~unreadable, must_keep & ~unreadable
-    n_pool, n_must = int(np.count_nonzero(pool)), int(np.count_nonzero(must_keep))
     rows = np.flatnonzero(pool | must_keep)
-    n = len(rows) if selection.keep is None else selection.count(n_pool)
-    if n_must > n:
-        raise UsageError(
-            f"keep {selection.keep} of {n_pool:,} records is {n:,}, but {n_must:,} must be kept; "
-            "keep more, or name fewer"
-        )
     if len(rows) == 0:
-        return Selected(pool, [], [*notes, "there is nothing to select from: the rules keep no record"])
-    merits, said = merit(run, table)
-    notes += said
+        return Selected(pool, [], ["there is nothing to select from: the rules keep no record"])
+    merits, notes = merit(run, table)
+    n = min(_wanted(selection, int(pool.sum()), int(must_keep.sum()), notes), len(rows))
+    sizes = np.bincount(groups.codes[rows], minlength=len(groups.names))
+    most = _most(sizes, groups.names, selection)
+    most_clusters = min(n, int(most.sum())) // (PLACES * int(np.count_nonzero(sizes)))
     tie = np.random.default_rng(seed).random(len(merits))
     order = np.lexsort((tie[rows], -merits[rows]))
     # Without this the rounding of a product of matrices, and with it a close call, depends on the number of threads.
@@ -186,24 +184,25 @@ def select(
         cluster = None
         if isinstance(vectors, str):
             notes.append(f"{vectors}: strata are tasks only, and records are not compared with each other")
-        elif len(rows) < FEWEST_CLUSTERED:
-            notes.append(f"fewer than {FEWEST_CLUSTERED} records to select from: strata are tasks only")
-        else:
-            cluster = clusters(vectors, seed=seed)
+        elif most_clusters > 1:
+            cluster = clusters(vectors, most_clusters, seed=seed)
         take = vectors.take if isinstance(vectors, Vectors) else None
-        strata = Pool(rows, groups, cluster, order, must_keep[rows], take)
-        most, asked = _most(strata, selection)
-        notes += _fill(strata, n, most, selection, seed)
+        strata = Pool(rows, groups, most, cluster, order, must_keep[rows], take)
+        notes += _fill(strata, n, selection, seed)
     kept = np.zeros(len(pool), np.bool_)
     kept[rows[strata.taken]] = True
-    return Selected(kept, strata.as_dicts(), notes, _Reasons(strata, asked, table))
+    return Selected(kept, strata.as_dicts(), notes, _Reasons(strata, table))
 
 
 def random_control(pool: NDArray[np.bool_], n: int, *, seed: int) -> NDArray[np.bool_]:
-    """``n`` records of the pool, each set of so many as likely as any other; the whole pool where it is smaller."""
+    """``n`` records of the pool, each set of so many as likely as any other; the whole pool where it is smaller.
+
+    Its numbers are not those that a selection of the same seed breaks ties with.
+    """
     rows = np.flatnonzero(pool)
     drawn = np.zeros_like(pool)
-    drawn[np.random.default_rng(seed).choice(rows, min(n, len(rows)), replace=False)] = True
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
+    drawn[rng.choice(rows, min(n, len(rows)), replace=False)] = True
     return drawn
 
 
@@ -225,28 +224,41 @@ def _groups(table: ScoreTable, balance: str | None) -> Groups:
     return Groups(column, [*names, None], codes.to_numpy())
 
 
-def _most(strata: Pool, selection: Selection) -> tuple[NDArray[np.int64], dict[int, int]]:
-    """The most records of each group, and the same by its number where somebody asked for that."""
-    most = strata.group_size.copy()
+def _wanted(selection: Selection, n_pool: int, n_must: int, notes: list[str]) -> int:
+    """How many to take: of a number less than must be kept an error is made, of a share a note."""
+    if selection.keep is None:
+        return n_pool + n_must
+    n = selection.count(n_pool)
+    if n >= n_must:
+        return n
+    told = f"keep {selection.keep} of {n_pool:,} records is {n:,}, but {n_must:,} must be kept"
+    if "%" not in selection.keep:
+        raise UsageError(f"{told}; keep more, or name fewer")
+    notes.append(told)
+    return n_must
+
+
+def _most(sizes: Counts, names: Sequence[str | None], selection: Selection) -> Counts:
+    """The most records of each group."""
+    most = sizes.copy()
     if selection.balance is not None and selection.keep is None:
-        most = np.minimum(most, int(np.median(strata.group_size)))
-    for g, code in enumerate(strata.codes.tolist()):
-        name = strata.groups.names[code]
-        if name in selection.quotas:
-            most[g] = min(most[g], selection.quotas[name])
-    return most, {g: int(most[g]) for g in np.flatnonzero(most < strata.group_size).tolist()}
+        most = np.minimum(most, int(np.median(sizes[sizes > 0])))
+    for code, name in enumerate(names):
+        if name is not None and name in selection.quotas:
+            most[code] = min(most[code], selection.quotas[name])
+    return most
 
 
-def _fill(strata: Pool, n: int, most: NDArray[np.int64], selection: Selection, seed: int) -> list[str]:
+def _fill(strata: Pool, n: int, selection: Selection, seed: int) -> list[str]:
     """Take ``n`` records; returns what could not be done as asked."""
     notes = []
     total = len(strata.rows)
-    if n >= total and (most == strata.group_size).all():
+    most = strata.most
+    if n >= total and not strata.capped.any():
         strata.take_all()
         return [f"there are no more than {total:,} records to select from, and all are kept"]
     strata.fill(
         n,
-        most,
         balanced=selection.balance is not None,
         diversity=selection.diversity,
         tau=selection.tau,
@@ -255,17 +267,17 @@ def _fill(strata: Pool, n: int, most: NDArray[np.int64], selection: Selection, s
     wanted, got = int(strata.quota.sum()), int(strata.taken.sum())
     if selection.keep is not None and wanted < n:
         notes.append(f"the quotas leave room for {wanted:,} of the {n:,} records")
-    if n < len(strata.size):
-        notes.append(f"{n:,} records for {len(strata.size):,} strata: only the largest give one")
+    if n < len(most):
+        each = strata.groups.column
+        notes.append(f"{n:,} records are fewer than one for each {each}, of which there are {len(most):,}")
     if got < wanted:
         notes.append(
             f"{wanted - got:,} fewer than {wanted:,}: what is left is too near (cosine {selection.tau:g} or more) "
             "to what was taken"
         )
-    over = {g: int(have) for g, have in enumerate(strata.in_groups()) if have > most[g]}
     notes += [
-        f"{strata.groups.words(int(strata.codes[g]))} has {have:,} records that must be kept, more than its "
-        f"{most[g]:,}"
-        for g, have in over.items()
+        f"{strata.groups.words(int(code))} has {have:,} records that must be kept, more than its {limit:,}"
+        for code, have, limit in zip(strata.codes, strata.in_groups(), most, strict=True)
+        if have > limit
     ]
     return notes

@@ -41,12 +41,14 @@ class Groups:
 class Pool:
     """Records to choose from, by position: ``rows[i]`` is the row of position ``i`` in the run.
 
-    ``order`` lists all positions, best first; ``cluster`` is the semantic cluster of each, -1 where it has no
-    vector, and None without clusters: all are then compared with all. ``take`` gives vectors by position.
+    ``most`` are the most records of each group, by its code. ``order`` lists all positions, best first; ``cluster`` is
+    the semantic cluster of each, -1 where it has no vector, and None without clusters: all are then compared with all.
+    ``take`` gives vectors by position.
     """
 
     rows: Ints
     groups: Groups
+    most: Ints
     cluster: Ints | None
     order: Ints
     must: NDArray[np.bool_]
@@ -63,7 +65,8 @@ class Pool:
         sizes = np.bincount(codes, minlength=len(self.groups.names))
         # The largest group is number 0, so that ties go to it.
         self.codes = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)]
-        self.group_size = sizes[self.codes]
+        self.most = self.most[self.codes]
+        self.capped = self.most < sizes[self.codes]
         number = np.zeros(len(sizes), np.int64)
         number[self.codes] = np.arange(len(self.codes))
         self._compared = np.zeros(n, np.int64) if self.cluster is None else self.cluster
@@ -95,8 +98,8 @@ class Pool:
         self.taken[:] = True
         self.quota = self.size.copy()
 
-    def fill(self, n: int, most: Ints, *, balanced: bool, diversity: str, tau: float, seed: int) -> None:
-        """Take ``n`` records in all, of group g at most ``most[g]``; ``quota`` is then what each stratum was to give.
+    def fill(self, n: int, *, balanced: bool, diversity: str, tau: float, seed: int) -> None:
+        """Take ``n`` records in all, of each group its ``most``; ``quota`` is then what each stratum was to give.
 
         What the greedy filter cannot find in a stratum the others give, round by round.
         """
@@ -104,27 +107,28 @@ class Pool:
         first = True
         while True:
             have = self.have
-            quota = quotas(n, self.size, self.group, have, high, most, balanced=balanced)
+            quota = quotas(n, self.size, self.group, have, high, self.most, balanced=balanced)
             if first:
                 self.quota, first = quota, False
             room = quota - have
             if not room.any():
                 return
-            if diversity == "none" or self.take is None:
-                self._first(room)
-            elif diversity == "greedy":
-                self._greedy(room, self.take, tau)
-            else:
-                self._facilities(room, self.take, seed)
+            # Records without a vector are like no other, and may be many.
+            take = None if diversity == "none" else self.take
+            self._first(room, (self.clusters < 0) | (take is None))
+            if take is not None and diversity == "greedy":
+                self._greedy(room, take, tau)
+            elif take is not None:
+                self._facilities(room, take, seed)
             short = room > 0
             high[short] = self.have[short]
 
-    def _first(self, room: Ints) -> None:
+    def _first(self, room: Ints, where: NDArray[np.bool_]) -> None:
         free = self._by_stratum[~self.taken[self._by_stratum]]
         of = self.stratum[free]
         place = np.arange(len(free)) - np.searchsorted(of, of)
-        self.taken[free[place < room[of]]] = True
-        room[:] = 0
+        self.taken[free[where[of] & (place < room[of])]] = True
+        room[where] = 0
 
     def _greedy(self, room: Ints, take: Take, tau: float) -> None:
         for inside in self._by_cluster:
@@ -175,18 +179,16 @@ class Pool:
         """The rows of records that others are too near to."""
         return np.unique(self.rows[self._twin[self._skipped]])
 
-    def why(self, rows: Ints, most: Mapping[int, int], ids: Mapping[int, str | None]) -> list[str | None]:
+    def why(self, rows: Ints, ids: Mapping[int, str | None]) -> list[str | None]:
         """For each row why it was not taken; None for one that was, or that is not of the pool.
 
-        ``most`` are the most of a group, by its number, where somebody asked for that; ``ids`` are those of
-        ``twins``, by row.
+        ``ids`` are those of ``twins``, by row.
         """
         at = np.searchsorted(self.rows, rows)
         at[at == len(self.rows)] = 0
         left = (self.rows[at] == rows) & ~self.taken[at]
         have = self.have
-        in_group = self.in_groups()
-        place = [self._words(s) for s in range(len(self.size))]
+        full = self.capped & (self.in_groups() == self.most)
         reasons: list[str | None] = [None] * len(rows)
         for i in np.flatnonzero(left).tolist():
             p = int(at[i])
@@ -195,13 +197,9 @@ class Pool:
                 reasons[i] = self._too_near(p, ids)
                 continue
             g = int(self.group[s])
-            full = (
-                f"{self.groups.words(int(self.codes[g]))} has its {most[g]:,}; "
-                if in_group[g] == most.get(g)
-                else ""
-            )
+            told = f"{self.groups.words(int(self.codes[g]))} has its {self.most[g]:,}; " if full[g] else ""
             reasons[i] = (
-                f"{full}rank {self._rank[p] + 1:,} of {self.size[s]:,} in {place[s]}, of which {have[s]:,} "
+                f"{told}rank {self._rank[p] + 1:,} of {self.size[s]:,} in {self._words(s)}, of which {have[s]:,} "
                 f"{'was' if have[s] == 1 else 'were'} kept"
             )
         return reasons

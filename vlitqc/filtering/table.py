@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 
@@ -15,8 +16,20 @@ from vlitqc.engine.run import Run
 from vlitqc.errors import RunError, UnknownName
 from vlitqc.filtering.levels import Asked, Found
 
+SEVERITIES = ("error", "warning", "note")
+
 PLACES = frozenset(("row", "line", "start", "end"))
 """Whole numbers that say where a record stands, which no threshold makes sense for."""
+
+
+@contextmanager
+def reading(run: Run) -> Iterator[None]:
+    """Within it a file of the run that is gone or damaged becomes a RunError with its cure."""
+    try:
+        yield
+    except (OSError, pl.exceptions.PolarsError) as error:
+        why = next(iter(str(error).splitlines()), "")  # behind it polars tells its query
+        raise RunError(f"the run in {run.path} cannot be read ({why}); score the data again") from error
 
 
 @dataclass(frozen=True)
@@ -36,15 +49,18 @@ class ScoreTable:
         """The table of a finished run. Raises RunError where it cannot be read, or an earlier version wrote it."""
         parts = sorted((run.path / "scores").glob("part-*.parquet"))
         scores = pl.scan_parquet(parts, glob=False)
-        try:
+        with reading(run):
             columns = scores.collect_schema()
             issues = pl.read_parquet(
                 run.path / "issues.parquet", columns=["row", "kind", "severity"], glob=False
             )
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise RunError(f"the run in {run.path} cannot be read ({error}); score the data again") from error
         if "n_media" not in columns:
             raise RunError(f"the run in {run.path} is of an earlier version; score the data again")
+        for name in columns:
+            if name == "*" or (name.startswith("^") and name.endswith("$")):
+                raise RunError(
+                    f"the column {name!r} of the run in {run.path} reads as a pattern of columns; rename it"
+                )
         return cls(scores.with_columns(text_only=pl.col("n_media") == 0), issues)
 
     @cached_property
@@ -57,10 +73,10 @@ class ScoreTable:
         """The columns that a threshold makes sense for: metrics, their parts, and counts."""
         return [name for name, kind in self.schema.items() if kind.is_numeric() and name not in PLACES]
 
-    def check(self, column: str, what: str = "column of this run's scores") -> str:
-        """The name of a column that is there. Raises UnknownName for another."""
+    def check(self, column: str, what: str = "column of this run's scores", hint: str = "") -> str:
+        """The name of a column that is there. Raises UnknownName for another, with ``hint`` at its end."""
         if column not in self.schema:
-            raise UnknownName(what, column, self.schema)
+            raise UnknownName(what, column, self.schema, hint)
         return column
 
     def check_number(self, column: str) -> str:
@@ -70,10 +86,10 @@ class ScoreTable:
         return column
 
     def check_kind(self, kind: str) -> str:
-        """A kind of issue that may be in this run. Raises UnknownName for another."""
-        known = {*KINDS, *self.issues["kind"].unique()}
+        """A kind of issue that may be in this run, or a severity. Raises UnknownName for another."""
+        known = {*KINDS, *SEVERITIES, *self.issues["kind"].unique()}
         if kind not in known:
-            raise UnknownName("kind of issue", kind, {"error", *known})
+            raise UnknownName("kind of issue", kind, known)
         return kind
 
     def collect(self, *columns: pl.Expr | str) -> pl.DataFrame:
@@ -83,7 +99,7 @@ class ScoreTable:
     def rows_with(self, kinds: frozenset[str], severity: str | None = None) -> pl.Series:
         """The rows of records that have an issue of one of these kinds, or of this severity, or both; sorted.
 
-        No kinds stand for every kind.
+        The name of a severity is a kind too: all of its issues. No kinds stand for every kind.
         """
         return self._issues_of(kinds, severity)["row"].unique().sort()
 
@@ -116,7 +132,7 @@ class ScoreTable:
     def _issues_of(self, kinds: frozenset[str], severity: str | None) -> pl.DataFrame:
         wanted = pl.lit(True)
         if kinds:
-            wanted &= pl.col("kind").is_in(sorted(kinds))
+            wanted &= pl.col("kind").is_in(sorted(kinds)) | pl.col("severity").is_in(sorted(kinds))
         if severity is not None:
             wanted &= pl.col("severity") == severity
         return self.issues.filter(wanted)

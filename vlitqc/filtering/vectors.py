@@ -26,7 +26,9 @@ from vlitqc.types import PICTURE_VECTORS, RESPONSE_VECTORS, FloatArray
 
 MOST_CLUSTERS = 1_000
 LEARNT_FROM = 50
-"""Rows a cluster that the centres of k-means are learnt from, drawn at random; all rows are then assigned."""
+LEARNT_FROM_LEAST = 10_000
+"""Rows a cluster, and rows in all, that the centres of k-means are learnt from at least, drawn at random; all rows are
+then assigned."""
 PASSES = 10
 BLOCK = 4_096
 
@@ -134,12 +136,12 @@ def _on_disk(blocks: Iterator[FloatArray], shape: tuple[int, int]) -> FloatArray
         return np.memmap(stream, np.float32, "r", shape=shape)
 
 
-def clusters(vectors: Vectors, *, seed: int) -> NDArray[np.int64]:
+def clusters(vectors: Vectors, most: int, *, seed: int) -> NDArray[np.int64]:
     """The semantic cluster of every member, ``int64[n]``, from 0; -1 for one without a vector.
 
-    Mini-batch k-means (Sculley, "Web-scale k-means clustering", WWW 2010), k = √(n / 2) and at most 1,000, a fixed
-    number of passes so that no sum over threads decides when to stop. The vectors less their mean, scaled to length 1:
-    what all have in common would draw most of them into one cluster.
+    Mini-batch k-means (Sculley, "Web-scale k-means clustering", WWW 2010), k = √(n / 2) and no more than ``most`` or
+    1,000, a fixed number of passes so that no sum over threads decides when to stop. The vectors less their mean,
+    scaled to length 1: what all have in common would draw most of them into one cluster.
     """
     from sklearn.cluster import MiniBatchKMeans
 
@@ -149,8 +151,8 @@ def clusters(vectors: Vectors, *, seed: int) -> NDArray[np.int64]:
     filled = np.concatenate([block[vectors.take(block).any(axis=1)] for block in blocks])
     if not len(filled):
         return labels
-    k = max(1, min(isqrt(len(filled) // 2), MOST_CLUSTERS))
-    learnt = np.random.default_rng(seed).permutation(filled)[: LEARNT_FROM * k]
+    k = max(1, min(isqrt(len(filled) // 2), most, MOST_CLUSTERS))
+    learnt = np.random.default_rng(seed).permutation(filled)[: max(LEARNT_FROM * k, LEARNT_FROM_LEAST)]
     rows = vectors.take(np.sort(learnt))
     mean = rows.mean(axis=0)
     means = MiniBatchKMeans(

@@ -15,7 +15,7 @@ from vlitqc.errors import UsageError
 def whole(target: Path, inputs: Collection[Path]) -> Iterator[Path]:
     """A path to write to, file or folder, that becomes ``target`` when the block ends without error.
 
-    Raises UsageError where ``target`` is one of ``inputs``.
+    Raises UsageError where ``target`` is one of ``inputs``, and for what ``check_kind`` refuses.
     """
     if target.exists() and any(target.samefile(path) for path in inputs):
         raise UsageError(f"{target} is the input itself, which is never overwritten; choose another output")
@@ -27,15 +27,30 @@ def whole(target: Path, inputs: Collection[Path]) -> Iterator[Path]:
         if draft.is_file():
             with draft.open("rb") as file:
                 os.fsync(file.fileno())
-        if target.is_dir() and not target.is_symlink():
-            old = target.with_name(f".{target.name}.{os.getpid()}.old")
-            target.rename(old)
-            draft.rename(target)
-            _remove(old)
-        else:
-            draft.replace(target)
+        check_kind(draft, target)
+        put(draft, target)
     finally:
         _remove(draft)
+
+
+def check_kind(draft: Path, target: Path) -> None:
+    """Raise UsageError where ``put`` would replace a folder by a file, or a file or a device by something else."""
+    folder = draft.is_dir()
+    if target.exists() and not (target.is_dir() if folder else target.is_file()):
+        raise UsageError(
+            f"{target} is no {'folder' if folder else 'file'}, and is never replaced by one; choose another output"
+        )
+
+
+def put(draft: Path, target: Path) -> None:
+    """Rename a finished file or folder on the same file system, in place of one of its kind."""
+    if draft.is_dir() and target.exists():
+        old = draft.with_suffix(".old")
+        target.rename(old)
+        draft.rename(target)
+        _remove(old)
+    else:
+        draft.replace(target)
 
 
 @contextmanager

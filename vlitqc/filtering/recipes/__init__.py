@@ -12,6 +12,7 @@
     missing = "keep"                      # keep (default), drop or error: what becomes of records without a score
     needs = "matching_degree"             # left out, and said, where the run has no score of it
     because = "Why such records should go."
+    name = "low match"                    # what tables call the rule, by default the condition itself
     [[rules]]
     drop = { issue = ["missing_image", "empty_turn"], severity = "error" }   # either key, or both
     [[rules]]
@@ -30,6 +31,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,11 +43,12 @@ from typing import Any, Literal, TypeVar, get_args
 import yaml
 
 from vlitqc.errors import RunError, UnknownName, UsageError
-from vlitqc.filtering.conditions import SEVERITIES, And, HasIssue, Not, Or, Threshold, Where
+from vlitqc.filtering.conditions import And, HasIssue, Not, Or, Threshold, Where
 from vlitqc.filtering.decisions import floors as recommended
 from vlitqc.filtering.levels import Level
 from vlitqc.filtering.rules import Condition, Missing, Rule
 from vlitqc.filtering.selection import Selection
+from vlitqc.filtering.table import SEVERITIES
 
 MAX_BYTES = 64 * 1024
 MAX_NESTING = 16
@@ -55,7 +58,7 @@ FLOOR = "floor"
 Made = TypeVar("Made")
 
 _KEYS = ("name", "title", "summary", "extends", "floors", "rules", "selection")
-_RULE_KEYS = ("drop", "keep", "missing", "needs", "because")
+_RULE_KEYS = ("drop", "keep", "missing", "needs", "because", "name")
 _SUFFIXES = (".toml", ".yaml", ".yml", ".json")
 _PLAIN = frozenset(
     f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")
@@ -75,20 +78,18 @@ class WrittenRule:
     missing: Missing
     needs: tuple[str, ...]
     because: str
+    name: str
     floors: tuple[str, ...]
     place: str
 
     def wants(self, metrics: Mapping[str, Mapping[str, Any]]) -> str | None:
         """What a run with these metrics lacks for this rule, in words; None where it lacks nothing."""
-        for name in self.needs:
+        for name in (*self.needs, *self.floors):
             if name not in metrics:
                 return f"this run has no metric {name}"
-            if not metrics[name]["n_scored"]:
+            if name in self.needs and not metrics[name]["n_scored"]:
                 return f"no record has a score of {name}"
-        for name in self.floors:
-            if name not in metrics:
-                raise UnknownName(f"metric ({self.place})", name, metrics)
-            if metrics[name]["floor"] is None:
+            if name in self.floors and metrics[name]["floor"] is None:
                 return f"the run's profile recommends no floor for {name}"
         return None
 
@@ -96,7 +97,7 @@ class WrittenRule:
         """The rule, with ``floor_of`` a metric for its floor. Raises UsageError, naming the place."""
         key = "keep" if self.keeps else "drop"
         condition = _condition(self.condition, f"{self.place}: {key}", floor_of)
-        return Rule(Not(condition) if self.keeps else condition, self.missing, self.because)
+        return Rule(Not(condition) if self.keeps else condition, self.missing, self.because, self.name)
 
     @property
     def same_as(self) -> str:
@@ -125,10 +126,7 @@ class Recipe:
     text: str
 
     def rules_for(self, metrics: Mapping[str, Mapping[str, Any]]) -> list[Rule]:
-        """The rules for a run with these metrics (``Run.metrics()``), without those that it cannot serve.
-
-        Raises UnknownName for a floor of a metric that the run lacks.
-        """
+        """The rules for a run with these metrics (``Run.metrics()``), without those that it cannot serve."""
         rules = [
             written.rule(lambda name: float(metrics[name]["floor"]))
             for written in self.rules
@@ -143,8 +141,15 @@ class Recipe:
             for written in self.rules
             if (wanted := written.wants(metrics)) is not None
         ]
-        if self.floors and not _has_floors(metrics):
-            told.append(f"recipe {self.name}: the run's profile recommends no floor for what it scored")
+        if self.floors:
+            floors = {name: m["n_scored"] for name, m in metrics.items() if m["floor"] is not None}
+            told += [
+                f"recipe {self.name}: the floor of {name} is left out: no record has a score of {name}"
+                for name, n_scored in floors.items()
+                if not n_scored
+            ]
+            if not floors:
+                told.append(f"recipe {self.name}: the run's profile recommends no floor for what it scored")
         return told
 
     def as_json(self) -> dict[str, Any]:
@@ -224,11 +229,14 @@ def _read(path: Path) -> bytes:
 
 def _parsed(raw: bytes, suffix: str, where: str) -> Mapping[str, Any]:
     try:
-        text = raw.decode()
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{where} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     try:
-        table: Any = tomllib.loads(text) if suffix == ".toml" else _yaml(text, where)
+        read: dict[str, Callable[[str], Any]] = {".toml": tomllib.loads, ".json": _json}
+        table = read.get(suffix, _yaml)(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{where} is not valid JSON: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{where} is not valid TOML: {error}") from None
     except yaml.YAMLError as error:
@@ -236,30 +244,49 @@ def _parsed(raw: bytes, suffix: str, where: str) -> Mapping[str, Any]:
     return _table(table, where, _KEYS)
 
 
-def _yaml(text: str, where: str) -> Any:
-    """YAML of plain values. Raises UsageError for aliases, tags and keys given twice.
+def _json(text: str) -> Any:
+    """Raises ValueError for keys given twice and for numbers that are none."""
+    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key '{twice}' stands there twice")
+    return table
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
+
+
+def _yaml(text: str) -> Any:
+    """YAML of plain values. Raises ValueError for aliases, tags and keys given twice.
 
     Aliases let a small file stand for a huge one, and TOML has none of the three.
     """
+    for token in yaml.scan(text, Loader=yaml.SafeLoader):
+        at = f"line {token.start_mark.line + 1}"
+        if isinstance(token, yaml.AnchorToken | yaml.AliasToken):
+            raise ValueError(f"{at}: aliases (&name, *name) are not read; write it out")
+        if isinstance(token, yaml.TagToken):
+            raise ValueError(f"{at}: tags (!name) are not read; quote a text")
     root = yaml.compose(text, Loader=yaml.SafeLoader)
-    seen: set[int] = set()
     ahead = [root] if root is not None else []
     while ahead:
         node = ahead.pop()
-        at = f"{where}, line {node.start_mark.line + 1}"
-        if id(node) in seen:
-            raise UsageError(f"{at}: aliases (&name, *name) are not read; write it out")
-        seen.add(id(node))
+        at = f"line {node.start_mark.line + 1}"
         if node.tag not in _PLAIN:
             shown = node.tag.removeprefix("tag:yaml.org,2002:")
-            raise UsageError(f"{at}: a value of type {shown} is not read; quote a text")
+            raise ValueError(f"{at}: a value of type {shown} is not read; quote a text")
         if isinstance(node, yaml.MappingNode):
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
             if len(keys) < len(node.value):
-                raise UsageError(f"{at}: a key is no text")
+                raise ValueError(f"{at}: a key is no text")
             twice = [key for key, n in Counter(keys).items() if n > 1]
             if twice:
-                raise UsageError(f"{at}: the key '{twice[0]}' stands there twice")
+                raise ValueError(f"{at}: the key '{twice[0]}' stands there twice")
             ahead += [part for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
             ahead += node.value
@@ -309,7 +336,7 @@ def _recipe(
         selection,
         tuple(every.values()),
         hashed.hexdigest(),
-        raw.decode(),
+        raw.decode("utf-8-sig"),
     )
 
 
@@ -331,6 +358,7 @@ def _rule(told: Any, place: str) -> WrittenRule:
         missing,
         tuple(_texts(table.get("needs", []), place, "needs")),
         _text(table.get("because", ""), place, "because"),
+        _text(table.get("name", ""), place, "name"),
         tuple(floors),
         place,
     )
@@ -442,18 +470,16 @@ def _table(told: Any, at: str, known: Iterable[str]) -> Mapping[str, Any]:
 
 
 def _text(value: Any, at: str, key: str) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or re.search("[\ud800-\udfff]", value):
         raise _unfit(at, key, value, "a text")
     return value
 
 
 def _texts(value: Any, at: str, key: str) -> Sequence[str]:
     """One text or a list of them."""
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, list):
+    if not isinstance(value, str | list):
         raise _unfit(at, key, value, "a text or a list of texts")
-    return [_text(part, at, key) for part in value]
+    return [_text(part, at, key) for part in ([value] if isinstance(value, str) else value)]
 
 
 def _by(table: Mapping[str, Any], at: str) -> str | None:
