@@ -99,9 +99,10 @@ def test_a_level_for_each_group() -> None:
     assert [i for i, held in enumerate(holds(condition, scores)) if held] == [0, 1, 20, 21, 40, 41]
     told = "m < p10 by task (1.9 to 201.9; none for 1 task with fewer than 20 scores)"
     assert words(condition, scores) == told
-    # Of a group without a level nothing lies beyond it, and an expression over it is unknown, negated or not.
+    # In a group without a level it is unknown, negated or not, and so is an expression.
     for side, level in (("below", "p90"), ("above", "p10"), ("below", "z2"), ("above", "mad1")):
-        assert holds(Threshold("m", side, Level.parse(level), "task"), scores)[-1] is False
+        apart = Threshold("m", side, Level.parse(level), "task")
+        assert [holds(c, scores)[-1] for c in (apart, Not(apart), Not(Not(apart)))] == [None] * 3
     assert holds(Where("m < p90", "task"), scores)[-1] is None
     assert holds(Not(Where("m > p90", "task")), scores)[-1] is None
     # A number is the same for every group, and is not said to be by task.

@@ -180,8 +180,7 @@ def threshold(rng: random.Random, made: list[Record]) -> tuple[Condition, Test]:
     condition = Threshold(column, side, Level.parse(text), by)  # type: ignore[arg-type]
 
     def test(r: Record) -> Truth:
-        # A score in a group without a level is not beyond it.
-        return False if of(r, column) is not None and at(r) is None else compare(of(r, column), sign, at(r))
+        return compare(of(r, column), sign, at(r))
 
     return condition, test
 

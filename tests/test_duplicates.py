@@ -114,6 +114,7 @@ def test_exact_duplicates() -> None:
         ("if a:\n    b()\nc()", "if a:\n    b()\n    c()"),  # white space within
         ("2² metres", "22 metres"),  # NFKC
         ("x <image> y", "x y"),  # a mark amid the words
+        ("<image>\nIs this a coin?", "<image><image>\nIs this a coin?"),  # more marks than pictures
     ],
 )
 def test_what_is_equal_but_for_writing_is_near_and_not_exact(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vlitqc.engine.run import Run, score
 from vlitqc.engine.subset import summaries
-from vlitqc.filtering.conditions import HasIssue, Threshold, Where
+from vlitqc.filtering.conditions import HasIssue, Not, Threshold, Where
 from vlitqc.filtering.decisions import Decided, decide
 from vlitqc.filtering.effect import BLOCK, CLOSEST, MOST_GROUPS, Effect, _together, effect
 from vlitqc.filtering.rules import Condition, Rule
@@ -174,10 +174,10 @@ def test_the_closest_by_hand() -> None:
     assert (found.closest[0].words, found.closest[0].column, found.closest[0].side) == ("a < 5", "a", "below")
 
 
-def test_a_value_on_the_threshold_is_on_the_side_that_is_spared() -> None:
+def test_a_value_on_the_threshold_is_at_or_above_it() -> None:
     table = table_of(a=[4.0, 5.0, 6.0])
-    assert rows(effect_on(table, [below("a=5")])[0]) == ([0], [1, 2])
-    assert rows(effect_on(table, [above("a=5")])[0]) == ([1, 0], [2])
+    for condition in (Where("a < 5"), Where("a <= 5"), Where("a > 5"), Not(Where("a > 5"))):
+        assert rows(effect_on(table, [Rule(condition)])[0]) == ([0], [1, 2])
 
 
 def test_equally_near_records_come_in_the_order_of_the_input() -> None:
@@ -233,8 +233,7 @@ def test_the_closest_are_those_of_sorting_everything(
     upper: list[tuple[float, int]] = []
     for row, value in enumerate(a):
         if value is not None:
-            under = value <= threshold if side == "above" else value < threshold
-            (lower if under else upper).append((abs(value - threshold), row))
+            (lower if value < threshold else upper).append((abs(value - threshold), row))
     assert rows(found) == tuple([row for _, row in sorted(half)[:CLOSEST]] for half in (lower, upper))
 
 

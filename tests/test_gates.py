@@ -442,6 +442,12 @@ def test_a_file_of_requirements(file: Callable[[str], Path], run: Run) -> None:
 
 def test_one_text_may_stand_alone(file: Callable[[str], Path]) -> None:
     assert [r.text for r in read_file(file('require = "records > 1"'))] == ["records > 1"]
+    assert [r.text for r in read_file(file('\ufeffrequire = "records > 1"'))] == ["records > 1"]
+
+
+def test_a_number_of_thousands_of_digits_is_told(file: Callable[[str], Path]) -> None:
+    with pytest.raises(UsageError, match="is not valid TOML"):
+        read_file(file(f"x = {'1' * 5000}"))
 
 
 @pytest.mark.parametrize(

@@ -161,12 +161,12 @@ def read_file(path: str | Path) -> list[Requirement]:
     Raises UsageError, naming the file and the place, for a file that is not there, is no TOML, or holds anything else.
     """
     try:
-        told = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        told = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(f"the file of requirements {path} does not exist") from None
     except OSError as error:
         raise UsageError(f"the file of requirements {path} cannot be read ({error.strerror})") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"the file of requirements {path} is not valid TOML: {error}") from error
     _only(("require", "gates"), told, f"{path}")
     tables = told.get("gates", [])

@@ -50,10 +50,12 @@ LONG_RESPONSE = 5
 
 
 def verbatim(text: str) -> str:
-    """``text`` as it is, without media tokens and the white space around it."""
+    """``text`` as it is, without the white space around it; of media tokens their number, wherever they stand."""
+    marks = []
     for token in TOKENS.values():
-        text = token.sub(" ", text)
-    return text.strip()
+        text, n = token.subn(" ", text)
+        marks.append(n)
+    return f"{text.strip()}\0{marks}"
 
 
 def normalise(text: str) -> str:
@@ -141,8 +143,8 @@ def connected_groups(n: int, pairs: Sequence[tuple[int, int]]) -> list[int | Non
 class Duplicates:
     """Share of samples that repeat an earlier one, exactly or nearly.
 
-    * **exact**: the same turns, letter by letter but for media tokens and the white space around a text, and
-      the same bytes of the same media in the same order. An issue ``exact_duplicate`` (error).
+    * **exact**: the same turns, letter by letter but for the white space around a text and where its media
+      tokens stand, and the same bytes of the same media in the same order. An issue ``exact_duplicate`` (error).
     * **near text**: the same media and turns that are equal after ``normalise``; or ``near_text_pairs`` at
       ``text_threshold``, with the same or nearly the same pictures. An issue ``near_duplicate_text`` (warning).
     * **near image**: different bytes whose embeddings' cosine reaches ``image_threshold``: an issue

@@ -239,7 +239,7 @@ def _closest(calls: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> Ta
     comparisons = Counter(call["words"] for call in calls)
     begun = set()
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("closest calls", "just below", "just above"):
+    for name in ("closest calls", "just below", "at or just above"):
         table.add_column(name, overflow="fold")
     for call in calls:
         words, near = call["words"], [*call["below"], *call["above"]]

@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlitqc.errors import RunError
-from vlitqc.formats.writing import whole
+from vlitqc.formats.writing import remove, whole
 from vlitqc.types import FloatArray
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -110,14 +109,6 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def remove(path: Path) -> None:
-    """Delete a file or a folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def is_draft(name: str) -> bool:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlitqc.engine import disk
+from vlitqc.formats.writing import remove
 from vlitqc.types import Features, Issue, Record, Sample
 
 SHARD_BYTES = 64 << 20
@@ -117,7 +118,7 @@ def write_shard(
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     with disk.writing(path):
         try:
-            disk.remove(fresh)
+            remove(fresh)
             (fresh / "features").mkdir(parents=True)
             pq.write_table(table, fresh / "scores.parquet", compression="zstd")
             pq.write_table(issue_table(issues), fresh / "issues.parquet", compression="zstd")
@@ -142,7 +143,7 @@ def write_shard(
             fresh.rename(path)
             disk.sync(path.parent)
         finally:
-            disk.remove(fresh)
+            remove(fresh)
 
 
 def issue_table(issues: Iterable[Issue]) -> pa.Table:

@@ -34,7 +34,7 @@ from vlitqc.filtering.selection import Selected, Selection, random_control, sele
 from vlitqc.filtering.table import ScoreTable, reading
 from vlitqc.formats import Reader, check_name
 from vlitqc.formats.folder import AUDITED, COMPARISON, CONTROL, DECISIONS, FATES, FILTER
-from vlitqc.formats.writing import check_kind, put
+from vlitqc.formats.writing import check_kind, put, remove
 from vlitqc.types import Origin
 
 if TYPE_CHECKING:
@@ -287,18 +287,15 @@ def _write(
     decisions = outputs["decisions"]
     about = {
         AUDITED: json.dumps(told["input"]["paths"]),
-        audit.RUN_PATH: json.dumps(told["run"]["path"]),
         audit.RUN_SHA256: told["run"]["sha256"],
-        audit.FILTER_SHA256: told["sha256"],
         audit.WRITTEN: json.dumps([path.name for path in written.values()]),
-        **({audit.RECIPE_SHA256: told["recipe"]["sha256"]} if told["recipe"] else {}),
     }
     hidden = decisions.with_name(f".{outputs['filter'].name}.part")
     drafts = {name: hidden / path.name for name, path in written.items()}
     with disk.writing(decisions.parent), ExitStack() as stack:
-        disk.remove(hidden)  # a killed filter's
+        remove(hidden)  # a killed filter's
         hidden.mkdir()
-        stack.callback(disk.remove, hidden)
+        stack.callback(remove, hidden)
         places = _places(table, np.where(lost, _NOWHERE, verdicts.fates), FATES)
         reader.divide(places, {name: drafts[name] for name in FATES if name in drafts})
         if control is not None:
@@ -312,7 +309,7 @@ def _write(
         for name, draft in drafts.items():
             check_kind(draft, outputs[name])
         for name in ("filter", *unwritten):
-            disk.remove(outputs[name])
+            remove(outputs[name])
         # The first says whose the others are, the last that they are all there.
         for name in sorted(drafts, key=lambda name: (name != "decisions", name == "filter")):
             put(drafts[name], outputs[name])

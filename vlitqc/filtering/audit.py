@@ -29,13 +29,9 @@ if TYPE_CHECKING:
     from vlitqc.filtering.decisions import Decided
     from vlitqc.filtering.selection import Selected
 
-RUN_PATH = b"vlitqc.run"
 RUN_SHA256 = b"vlitqc.run_sha256"
-FILTER_SHA256 = b"vlitqc.filter_sha256"
-RECIPE_SHA256 = b"vlitqc.recipe_sha256"
 WRITTEN = b"vlitqc.written"
-"""Keys in the schema of the decisions, beside ``AUDITED``: the run, and sha256 of its ``run.json``, of the rules and
-the selection as they were applied, and of the recipe's text where there was one; the names of all outputs."""
+"""Keys in the schema of the decisions, beside ``AUDITED``: sha256 of the run's ``run.json``, names of all outputs."""
 
 NOT_SELECTED = "not selected"
 UNREADABLE = "unreadable"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import get_args
@@ -39,10 +38,10 @@ class Composable(Condition):
 
 @dataclass(frozen=True)
 class Threshold(Composable):
-    """A score that lies strictly below (or above) a level; unknown where there is no score.
+    """A score that lies strictly below (or above) a level; unknown where there is no score, or no level.
 
-    With ``by``, a column of text, a level that is no number is that of the record's group; null is a group too. In a
-    group with too few scores for a level it is false. Raises UsageError for what is no column, side or level.
+    With ``by``, a column of text, a level that is no number is that of the record's group; null is a group too. A
+    group with too few scores has no level. Raises UsageError for what is no column, side or level.
     """
 
     column: str
@@ -83,8 +82,6 @@ class Threshold(Composable):
         value = present(table.check_number(self.column))
         threshold, words = look_up(table, *self.asks())
         below = self.side == "below"
-        # Of a group without a level nothing lies beyond it.
-        threshold = threshold.fill_null(-math.inf if below else math.inf)
         return Settled(
             f"{self.column} {'<' if below else '>'} {words}",
             value < threshold if below else value > threshold,

@@ -118,8 +118,7 @@ class Call:
 class Closest:
     """The records nearest to a threshold on each side, the nearest first; equal ones in the order of the input.
 
-    A value that equals the threshold is on the side that the comparison spares: in ``above`` where it asks for values
-    below the threshold, in ``below`` where it asks for those above. ``side`` is as in ``Comparison``.
+    A value that equals the threshold is in ``above``. ``side`` is as in ``Comparison``.
     """
 
     words: str
@@ -309,10 +308,10 @@ def _closest(table: ScoreTable, decided: Decided) -> tuple[Closest, ...]:
     sides = [(_Side(), _Side()) for _ in measured]
     # One pass for all thresholds: to open every part of a large run takes as long as to read a column.
     for batch in batches(table.scores.filter(pl.col("state") != "unreadable").select(query)):
-        for i, (_, comparison, _) in enumerate(measured):
+        for i in range(len(measured)):
             found = batch.select("row", "id", value=f"value {i}", threshold=f"threshold {i}")
             value, threshold = found["value"].to_numpy(), found["threshold"].to_numpy()
-            lower = value <= threshold if comparison.side == "above" else value < threshold
+            lower = value < threshold
             below, above = sides[i]
             below.meet(found, lower)
             above.meet(found, ~lower)

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from vlitqc.filtering.decisions import Decided
+from vlitqc.filtering.levels import present
 from vlitqc.filtering.rules import Comparison
 from vlitqc.filtering.table import ScoreTable
 
@@ -29,16 +30,24 @@ def notes(
     held against it is enough that a record has one of them, unless another is nearly one of the values that are not
     among them.
     """
-    readable = int((~decided.unreadable).sum())
     told: dict[str, None] = {}
-    for rule, unknown in zip(decided.rules[first:], decided.unknown[first:], strict=True):
+    for rule in decided.rules[first:]:
         for compared in rule.compared:
             column = compared.column
-            scores = metrics[column]["n_scored"] if column in metrics else readable - unknown
-            if readable and compared.threshold is not None and column in table.numbers and not scores:
+            if (
+                compared.threshold is not None
+                and column in table.numbers
+                and not _scores(table, column, metrics)
+            ):
                 told[f"no record has a score of {column}"] = None
             told |= dict.fromkeys(_strange(table, compared))
     return list(told)
+
+
+def _scores(table: ScoreTable, column: str, metrics: Mapping[str, Mapping[str, Any]]) -> int:
+    if column in metrics:
+        return int(metrics[column]["n_scored"])
+    return int(table.collect(present(column).count()).item())
 
 
 def _strange(table: ScoreTable, compared: Comparison) -> Iterator[str]:

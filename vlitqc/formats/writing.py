@@ -21,7 +21,7 @@ def whole(target: Path, inputs: Collection[Path]) -> Iterator[Path]:
         raise UsageError(f"{target} is the input itself, which is never overwritten; choose another output")
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{os.getpid()}.part")
-    _remove(draft)
+    remove(draft)
     try:
         yield draft
         if draft.is_file():
@@ -30,7 +30,7 @@ def whole(target: Path, inputs: Collection[Path]) -> Iterator[Path]:
         check_kind(draft, target)
         put(draft, target)
     finally:
-        _remove(draft)
+        remove(draft)
 
 
 def check_kind(draft: Path, target: Path) -> None:
@@ -48,7 +48,7 @@ def put(draft: Path, target: Path) -> None:
         old = draft.with_suffix(".old")
         target.rename(old)
         draft.rename(target)
-        _remove(old)
+        remove(old)
     else:
         draft.replace(target)
 
@@ -60,7 +60,8 @@ def wholes(targets: dict[str, Path], inputs: Collection[Path]) -> Iterator[dict[
         yield {name: stack.enter_context(whole(path, inputs)) for name, path in targets.items()}
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
