@@ -528,7 +528,7 @@ class Values:
     def in_list(self) -> Iterator[Piece]:
         """The elements of the list that the file is."""
         self.gap(0)
-        if nuls := _NULS.match(self.buffer, self.keep).end() - self.keep:  # type: ignore[union-attr]
+        while nuls := _NULS.match(self.buffer, self.keep).end() - self.keep:  # type: ignore[union-attr]
             told = _nuls(self.buffer[self.keep : self.keep + nuls], self.base + self.keep)
             yield self.piece(self.keep, self.keep + nuls, told)
             self.gap(self.keep + nuls)
