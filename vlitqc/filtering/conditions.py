@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import get_args
+from typing import ClassVar, get_args
 
 import polars as pl
 
@@ -158,48 +158,43 @@ class Where(Composable):
         return expressions.settle(self.text, table, self.by)
 
 
+TOGETHER = {"and": pl.all_horizontal, "or": pl.any_horizontal}
+
+
 @dataclass(frozen=True)
-class And(Composable):
+class _Joined(Composable):
+    """Conditions joined by a word."""
+
+    conditions: tuple[Condition, ...]
+
+    word: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "conditions", _parts(self.conditions, self.word))
+        object.__setattr__(self, "depth", _depth(*self.conditions))
+
+    def asks(self) -> Iterator[Asked]:
+        """What its conditions ask."""
+        return (asked for condition in self.conditions for asked in condition.asks())
+
+    def settle(self, table: ScoreTable) -> Settled:
+        """Raises as its conditions do."""
+        settled = [condition.settle(table) for condition in self.conditions]
+        return Settled(
+            _joined(settled, self.word), TOGETHER[self.word](s.holds for s in settled), _compared(settled)
+        )
+
+
+class And(_Joined):
     """True where all are true, false where one is false."""
 
-    conditions: tuple[Condition, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "conditions", _parts(self.conditions, "and"))
-        object.__setattr__(self, "depth", _depth(*self.conditions))
-
-    def asks(self) -> Iterator[Asked]:
-        """What its conditions ask."""
-        return (asked for condition in self.conditions for asked in condition.asks())
-
-    def settle(self, table: ScoreTable) -> Settled:
-        """Raises as its conditions do."""
-        settled = [condition.settle(table) for condition in self.conditions]
-        return Settled(
-            _joined(settled, "and"), pl.all_horizontal(s.holds for s in settled), _compared(settled)
-        )
+    word = "and"
 
 
-@dataclass(frozen=True)
-class Or(Composable):
+class Or(_Joined):
     """True where one is true, false where all are false."""
 
-    conditions: tuple[Condition, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "conditions", _parts(self.conditions, "or"))
-        object.__setattr__(self, "depth", _depth(*self.conditions))
-
-    def asks(self) -> Iterator[Asked]:
-        """What its conditions ask."""
-        return (asked for condition in self.conditions for asked in condition.asks())
-
-    def settle(self, table: ScoreTable) -> Settled:
-        """Raises as its conditions do."""
-        settled = [condition.settle(table) for condition in self.conditions]
-        return Settled(
-            _joined(settled, "or"), pl.any_horizontal(s.holds for s in settled), _compared(settled)
-        )
+    word = "or"
 
 
 @dataclass(frozen=True)

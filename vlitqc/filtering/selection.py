@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from vlitqc.engine.run import Run
 from vlitqc.errors import UnknownName, UsageError
