@@ -142,7 +142,6 @@ def filter_(
       vlitqc filter --recipe clean --keep 20% --balance task --must-keep @ids.txt --out subset
     """
     from vlitqc import console
-    from vlitqc.filtering.apply import filter_run
     from vlitqc.filtering.recipes import load_all
     from vlitqc.filtering.request import request
 
@@ -176,17 +175,8 @@ def filter_(
     if shown and RECOMMENDED in drop_below:
         screen.print(console.floors(_floors(opened), opened.info["profile"]["name"]))
         screen.print()
-    result = filter_run(
-        opened,
-        asked.rules,
-        recipe=asked.recipe,
-        selection=asked.selection,
-        must_keep=asked.must_keep,
-        out=out,
-        dry_run=dry_run,
-        effect=dry_run,
-        principles=not no_principles,
-        seed=seed,
+    result = asked.apply(
+        opened, out=out, dry_run=dry_run, effect=dry_run, principles=not no_principles, seed=seed
     )
     if shown and asked.recipe is not None:
         chosen = "" if recipe else ", since no rule was given"

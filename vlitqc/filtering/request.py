@@ -65,6 +65,30 @@ class Request:
     selection: Selection | None
     must_keep: tuple[str, ...]
 
+    def apply(
+        self,
+        run: Run,
+        *,
+        out: str | Path | None = None,
+        dry_run: bool = False,
+        effect: bool = False,
+        principles: bool = True,
+        seed: int = 0,
+    ) -> Filtered:
+        """``filter_run`` with these arguments."""
+        return filter_run(
+            run,
+            self.rules,
+            recipe=self.recipe,
+            selection=self.selection,
+            must_keep=self.must_keep,
+            out=out,
+            dry_run=dry_run,
+            effect=effect,
+            principles=principles,
+            seed=seed,
+        )
+
 
 def request(
     run: Run,
@@ -144,18 +168,7 @@ def filtered(
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise UsageError(f"seed={seed!r}: expected a whole number, 0 or more")
     asked = request(run, **words)
-    return filter_run(
-        run,
-        asked.rules,
-        recipe=asked.recipe,
-        selection=asked.selection,
-        must_keep=asked.must_keep,
-        out=out,
-        dry_run=dry_run,
-        effect=effect,
-        principles=principles,
-        seed=seed,
-    )
+    return asked.apply(run, out=out, dry_run=dry_run, effect=effect, principles=principles, seed=seed)
 
 
 def _thresholds(option: str, levels: Levels | None, by: str | None, missing: Missing) -> list[Rule]:
