@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vlitqc_metrics._algorithms.diversity import (
+from vlitqc.analysis.diversity import (
     chao1,
     expected_clusters,
     gini,

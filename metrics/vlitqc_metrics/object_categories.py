@@ -8,8 +8,8 @@ from collections import Counter
 import numpy as np
 
 from vlitqc.analysis.bootstrap import bootstrap_counts
+from vlitqc.analysis.diversity import chao1, good_turing_coverage, normalised_entropy
 from vlitqc.types import Batch, DatasetScore, Detector, Features, FeatureStore, MetricSpec, Principle, Score
-from vlitqc_metrics._algorithms.diversity import chao1, good_turing_coverage, normalised_entropy
 from vlitqc_metrics._algorithms.objects import NO_OBJECTS, find_objects
 
 LISTED = 50

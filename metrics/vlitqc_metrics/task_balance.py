@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from vlitqc.analysis.bootstrap import bootstrap_counts
+from vlitqc.analysis.diversity import gini, imbalance_ratio, normalised_entropy, percent_variance
 from vlitqc.types import Batch, DatasetScore, Features, FeatureStore, Issue, MetricSpec, Principle
-from vlitqc_metrics._algorithms.diversity import gini, imbalance_ratio, normalised_entropy, percent_variance
 from vlitqc_metrics._algorithms.tasks import TaskMetric, count_tasks, stored_tasks, tag_tasks
 
 RARE_SHARE = 0.02

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vlitqc.analysis.bootstrap import bootstrap_counts
+from vlitqc.analysis.diversity import chao1, good_turing_coverage, normalised_entropy
 from vlitqc.types import (
     Batch,
     DatasetScore,
@@ -18,7 +19,6 @@ from vlitqc.types import (
     Principle,
     Tagger,
 )
-from vlitqc_metrics._algorithms.diversity import chao1, good_turing_coverage, normalised_entropy
 from vlitqc_metrics._algorithms.tasks import (
     StoredTasks,
     TaskMetric,

@@ -161,7 +161,7 @@ class _Template:
             "sentence": wording.sentence,
         }
         env.globals |= {"charts": charts, "share": wording.share, "unit_words": page.unit_words}
-        self._css = loader.get_source(env, "report.css")[0]
+        self._css = loader.get_source(env, "css/base.css")[0]
         self._js = loader.get_source(env, "report.js")[0]
         self._template = env.get_template("report.html.j2")
         self._policy = "; ".join(

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlitqc.analysis.bootstrap import REPLICATES
+from vlitqc.analysis.diversity import expected_clusters
 from vlitqc.types import DatasetScore, FloatArray
 from vlitqc_metrics._algorithms.dbscan import NOISE, dbscan
-from vlitqc_metrics._algorithms.diversity import expected_clusters
 
 LARGEST = 20
 _CURVE = 8
