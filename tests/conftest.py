@@ -7,6 +7,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -17,7 +19,12 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+import vlitqc
 from vlitqc import registry
+from vlitqc.engine.run import Run
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL = ROOT.parent / "shared" / "data" / "llava_pretrain_2k" / "playground" / "data" / "LLaVA-Pretrain"
 
 # A merge is judged by its own change: there the examples are the same every time, elsewhere they are new.
 settings.register_profile("ci", derandomize=True)
@@ -236,6 +243,27 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setitem(registry.entries(kind), name, entry)
 
     return put
+
+
+# ---------------------------------------------------------------- finished runs
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The demo data, scored."""
+    out = tmp_path_factory.mktemp("demo") / "data"
+    script = ROOT / "examples" / "make_demo_data.py"
+    subprocess.run([sys.executable, str(script), str(out)], check=True, capture_output=True)
+    return vlitqc.score(out / "data.jsonl", report=False)
+
+
+@pytest.fixture(scope="session")
+def llava_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """160 records of LLaVA-Pretrain, scored."""
+    if not REAL.is_dir():
+        pytest.skip("the shared data is not there")
+    out = tmp_path_factory.mktemp("llava") / "run"
+    return vlitqc.score(REAL / "blip_laion_cc_sbu_dev.json", out=out, report=False)
 
 
 # ---------------------------------------------------------------- equality with reference libraries

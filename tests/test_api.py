@@ -392,6 +392,17 @@ def test_a_report_can_be_written_elsewhere(make_data: Make, tiny: str, tmp_path:
     assert (tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!")
 
 
+def test_a_report_may_be_a_folder_and_goes_when_the_data_is_scored_again(make_data: Make, tiny: str) -> None:
+    run = vlitqc.score(make_data(2), tiny, report=False)
+    index = run.path / "report" / "index.html"
+    assert run.report(folder=True) == index
+    assert len(list((run.path / "report" / "pictures").iterdir())) == 2
+    again = vlitqc.score(make_data(3), tiny, report=False)
+    assert not index.exists()
+    assert again.report(folder=True) == index
+    assert len(list((run.path / "report" / "pictures").iterdir())) == 3
+
+
 def test_import_is_cheap_and_names_are_listed() -> None:
     code = (
         "import json, sys, vlitqc\n"

@@ -43,10 +43,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         "executors",
     },
     "filtering": {"types", "errors", "analysis", "engine", "formats"},
+    "comparison": {"types", "errors", "analysis", "engine", "registry", "formats", "filtering"},
     "gates": {"errors", "analysis", "engine", "formats"},
     "console": {"types", "errors"},
     "testing": {"types", "errors"},
-    "vlitqc": {"types", "errors", "engine", "filtering"},  # the Python API in __init__.py
+    "vlitqc": {"types", "errors", "engine", "filtering", "comparison"},  # the Python API in __init__.py
     "cli": {
         "errors",
         "registry",
@@ -55,6 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "formats",
         "engine",
         "filtering",
+        "comparison",
         "gates",
         "analysis",
         "console",
@@ -209,7 +211,7 @@ def test_the_table_has_the_layers_of_the_design() -> None:
         {"registry", "profiles", "prompts", "remote"},
         {"models", "media", "formats"},
         {"engine", "executors"},
-        {"filtering", "gates", "console", "testing"},
+        {"filtering", "comparison", "gates", "console", "testing"},
         {"vlitqc", "cli"},
         {"__main__"},
     ]
@@ -300,6 +302,7 @@ def modules_after(*arguments: str) -> set[str]:
         ["score", "--help"],
         ["filter", "--help"],
         ["check", "--help"],
+        ["compare", "--help"],
         ["metrics"],
         ["models", "list"],
     ],

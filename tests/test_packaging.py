@@ -22,6 +22,7 @@ PACKAGES = {
 }
 DATA_FILES = [
     "vlitqc/py.typed",
+    "vlitqc/comparison/comparison.schema.json",
     "vlitqc/engine/scorecard.schema.json",
     "vlitqc/models/imagenet1k.txt",
     "vlitqc/models/reference_captions.txt",
@@ -30,6 +31,9 @@ DATA_FILES = [
     "vlitqc_metrics/py.typed",
     "vlitqc_reports/py.typed",
     "vlitqc_reports/templates/report.html.j2",
+    "vlitqc_reports/templates/partials/verdict.html.j2",
+    "vlitqc_reports/templates/css/base.css",
+    "vlitqc_reports/templates/js/main.js",
 ]
 LIMIT_BYTES = 5_000_000
 

@@ -145,6 +145,18 @@ def test_unknown_profiles() -> None:
             "[metrics.a]\nreference = { low = 'a', high = 2, source = 's' }",
             r"metrics\.a\.reference\.low = 'a': expected a number",
         ),
+        (
+            "[metrics.a]\nreference = { low = 1, high = 2, source = 's', sets = 3 }",
+            r"metrics\.a\.reference\.sets = 3: expected a table",
+        ),
+        (
+            "[metrics.a]\nreference = { low = 1, high = 2, source = 's', sets = { LLaVA = 'x' } }",
+            r"metrics\.a\.reference\.sets\.LLaVA = 'x': expected a number",
+        ),
+        (
+            "[metrics.a]\nreference = { low = 1, high = 2, source = 's', sets = { LLaVA = nan } }",
+            r"metrics\.a\.reference\.sets\.LLaVA = nan: expected a finite number",
+        ),
         (FILE + "[metrics]", r"\(r\) lacks the key 'path'"),
         (FILE + "path = 'x'\nsize = '3'\n[metrics]", r"files\.size = '3': expected a whole number"),
         (FILE + "path = 'x'\npatterns = [3]\n[metrics]", r"files\.patterns = 3: expected a text"),

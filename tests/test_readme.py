@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = README + "".join(
     (ROOT / "docs" / name).read_text(encoding="utf-8")
-    for name in ("filtering.md", "formats.md", "profiles.md")
+    for name in ("comparing.md", "filtering.md", "formats.md", "profiles.md", "reports.md")
 )
 RECORDS = 24
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -129,9 +129,11 @@ def test_every_link_to_a_file_leads_to_one() -> None:
         "README.md",
         "CONTRIBUTING.md",
         "CHANGELOG.md",
+        "docs/comparing.md",
         "docs/filtering.md",
         "docs/formats.md",
         "docs/profiles.md",
+        "docs/reports.md",
     ):
         for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
             assert target.startswith("https://") or ((ROOT / page).parent / target).exists(), (

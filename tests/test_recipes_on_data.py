@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,28 +16,7 @@ from vlitqc.cli import cli
 from vlitqc.engine.run import Run
 from vlitqc.filtering import recipes
 
-ROOT = Path(__file__).resolve().parents[1]
-REAL = ROOT.parent / "shared" / "data" / "llava_pretrain_2k" / "playground" / "data" / "LLaVA-Pretrain"
-
 RECIPES = ("clean", "dedup", "align", "judge", "paper", "subset")
-
-
-@pytest.fixture(scope="session")
-def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The demo data, scored."""
-    out = tmp_path_factory.mktemp("demo") / "data"
-    script = ROOT / "examples" / "make_demo_data.py"
-    subprocess.run([sys.executable, str(script), str(out)], check=True, capture_output=True)
-    return vlitqc.score(out / "data.jsonl", report=False)
-
-
-@pytest.fixture(scope="session")
-def llava_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """160 records of LLaVA-Pretrain, scored."""
-    if not REAL.is_dir():
-        pytest.skip("the shared data is not there")
-    out = tmp_path_factory.mktemp("llava") / "run"
-    return vlitqc.score(REAL / "blip_laion_cc_sbu_dev.json", out=out, report=False)
 
 
 @pytest.fixture(params=["demo_run", "llava_run"])

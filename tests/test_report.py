@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import PIL.Image
+import pyarrow as pa
 import pytest
 
 from vlitqc.errors import InputError, UsageError
-from vlitqc.types import Image, Issue, Media, Origin, Record, Sample, Turn, Unreadable
+from vlitqc.types import Clip, Image, Issue, Media, Origin, Record, Sample, Turn, Unreadable
 from vlitqc_reports import charts, wording
 from vlitqc_reports.html import render, write_report
 
@@ -30,22 +34,33 @@ HOSTILE = (
 
 VOID = {"meta", "link", "br", "input", "img", "base"}
 KNOWN = {
-    "html", "head", "meta", "title", "link", "style", "body", "a", "svg", "defs", "image", "use", "g", "rect",
-    "line", "text", "header", "footer", "nav", "main", "section", "article", "div", "span", "p", "h1", "h2", "h3", "h4",
+    "html", "head", "meta", "title", "link", "style", "body", "a", "svg", "defs", "g", "rect", "circle", "path", "line",
+    "text", "header", "footer", "nav", "main", "section", "article", "div", "span", "p", "h1", "h2", "h3", "h4",
     "h5", "ul", "ol", "li", "dl", "dt", "dd", "table", "caption", "thead", "tbody", "tr", "th", "td", "code", "pre",
     "details", "summary", "strong", "small", "i", "bdi", "time", "form", "label", "input", "select", "option",
-    "script", "br",
+    "script", "noscript", "br", "figure", "figcaption", "polyline", "polygon",
 }  # fmt: skip
+HIDDEN = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+DATA = ("meta", "arrays", "thumbs")
+
+
+def strict(text: str) -> Any:
+    """JSON as a browser reads it: a number that is none is a fault."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 class Page(HTMLParser):
-    """Every element, attribute and text of a page; fails on elements that do not nest."""
+    """Every element, attribute and text of a page, and its data; fails on elements that do not nest."""
 
     def __init__(self, source: str) -> None:
         super().__init__(convert_charrefs=True)
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.comments: list[str] = []
-        self.inline: dict[str, list[str]] = {"style": [], "script": []}
+        self.inline: dict[str, list[str]] = {"style": [], "script": [], **{name: [] for name in DATA}}
         self.texts: list[str] = []
         self._open: list[str] = []
         self.feed(source)
@@ -57,13 +72,13 @@ class Page(HTMLParser):
         assert len(names) == len(set(names)), (tag, names)
         self.elements.append((tag, dict(attrs)))
         if tag not in VOID:
-            self._open.append(tag)
+            self._open.append(str(dict(attrs)["id"]) if tag == "script" and "type" in names else tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
+        assert self._open.pop() in ((*DATA, tag) if tag == "script" else (tag,))
 
     def handle_comment(self, data: str) -> None:
         self.comments.append(data)
@@ -77,6 +92,31 @@ class Page(HTMLParser):
     @property
     def text(self) -> str:
         return " ".join("".join(self.texts).split())
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        found: dict[str, Any] = strict("".join(self.inline["meta"]))
+        return found
+
+    @property
+    def thumbs(self) -> dict[str, Any]:
+        found: dict[str, Any] = strict("".join(self.inline["thumbs"]))
+        return found
+
+    def array(self, name: str) -> np.ndarray[Any, Any]:
+        kind, offset, length = self.meta["array_types"][name]
+        assert offset % 4 == 0
+        data = gzip.decompress(base64.b64decode("".join(self.inline["arrays"]), validate=True))
+        return np.frombuffer(data, f"<{kind}", length, offset)
+
+    @property
+    def cards(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = strict(self.array("cards").tobytes().decode("utf-8"))
+        return found
+
+    @property
+    def rows(self) -> list[int]:
+        return [card["row"] for card in self.cards]
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attrs for name, attrs in self.elements if name == tag]
@@ -92,7 +132,7 @@ def metric(name: str, **given: Any) -> dict[str, Any]:
         "reason": "no judge is configured", "interval": None, "n_scored": 0, "n_total": 4, "reasons": {},
         "quantiles": None, "histogram": None, "parts": {}, "details": {}, "floor": None, "reference": None,
     }  # fmt: skip
-    if values is not None:
+    if any(v is not None for v in values or ()):
         found = np.array([v for v in values if v is not None], float)
         counts, edges = np.histogram(found, bins=5)
         base |= {
@@ -114,6 +154,19 @@ class FakeRun:
     records: list[Record] = field(default_factory=list)
     picture: Callable[[Media], Image] = lambda media: Image(media.reference, None, "no such file")
     opened: list[int] = field(default_factory=list)
+    path: Path = Path("/runs/data.vlitqc")
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        return pa.Table.from_pandas(self.scores[columns or self.scores.columns], preserve_index=False)
+
+    def take(self, rows: Sequence[int]) -> pa.Table:
+        return self.table().take(list(rows)) if len(rows) else self.table().slice(0, 0)
+
+    def vectors(self, kind: str) -> str:
+        return f"this run has no vectors of {kind}s"
+
+    def clips(self, sample: Sample) -> list[Clip]:
+        return [Clip(media.kind, media.reference, "not opened") for media in sample.clips]  # type: ignore[arg-type]
 
     def record(self, row: int) -> Record:
         self.opened.append(row)
@@ -294,7 +347,9 @@ def test_hostile_text_adds_no_element(hostile: tuple[str, Page]) -> None:
     _, page = hostile
     assert {tag for tag, _ in page.elements} <= KNOWN
     assert page.comments == []
-    assert len(page.all("script")) == len(page.all("style")) == 1
+    assert len(page.all("style")) == 1
+    assert [attrs for attrs in page.all("script") if "type" not in attrs] == [{}]
+    assert [attrs.get("id") for attrs in page.all("script")] == [*DATA, None]
     assert "7*191" in page.text
     assert "1337" not in page.text
 
@@ -302,20 +357,15 @@ def test_hostile_text_adds_no_element(hostile: tuple[str, Page]) -> None:
 def test_hostile_text_adds_no_handler_style_or_address(hostile: tuple[str, Page]) -> None:
     _, page = hostile
     ids = {attrs["id"] for _, attrs in page.elements if "id" in attrs}
+    addresses = {"src", "srcset", "srcdoc", "action", "formaction", "xlink:href"}
     for tag, attrs in page.elements:
         for name, value in attrs.items():
             assert re.fullmatch(r"[a-zA-Z][a-zA-Z0-9-]*", name), (tag, name)
             assert not name.startswith("on"), (tag, name)
-            assert name not in {"style", "src", "srcset", "srcdoc", "action", "formaction", "xlink:href"}, (
-                tag,
-                name,
-            )
+            assert name not in {"style", *addresses}, (tag, name)
             if name == "href":
                 target = str(value)
-                assert target == "data:," or target.startswith(("#", "data:image/jpeg;base64,")), (
-                    tag,
-                    target,
-                )
+                assert target == "data:," or target.startswith("#"), (tag, target)
                 assert not target.startswith("#") or target[1:] in ids, target
 
 
@@ -323,17 +373,40 @@ def test_hostile_text_is_there_to_read(hostile: tuple[str, Page]) -> None:
     _, page = hostile
     assert page.text.count("<script>alert(1)</script>") > 20
     assert "onerror=alert(2)" in page.text
+    assert str(page.cards).count("<script>alert(1)</script>") > 20
+
+
+def test_nothing_ends_a_block_of_data(hostile: tuple[str, Page]) -> None:
+    _, page = hostile
+    for name in ("meta", "thumbs"):
+        assert not re.search("[<>&\u2028\u2029]", "".join(page.inline[name]))
+    assert re.fullmatch("[A-Za-z0-9+/=]+", "".join(page.inline["arrays"]))
+    assert "<script>" in page.meta["metrics"][0]["title"]
 
 
 def test_no_hidden_character_reaches_the_page(hostile: tuple[str, Page]) -> None:
     source, page = hostile
-    assert not re.search(
-        "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", source
-    )
+    assert not re.search(HIDDEN, source)
     for badge in ("U+202E", "U+2066", "U+0000", "U+001B", "U+D800"):
         assert f'<span class="ctl">{badge}</span>' in source
         assert badge in page.text
     assert not [a for _, a in page.elements for v in a.values() if v and RTL in v]
+
+
+def test_the_script_gets_hidden_characters_by_name(hostile: tuple[str, Page]) -> None:
+    _, page = hostile
+
+    def texts(value: Any) -> list[str]:
+        if isinstance(value, dict):
+            return [text for pair in value.items() for part in pair for text in texts(part)]
+        if isinstance(value, list):
+            return [text for part in value for text in texts(part)]
+        return [value] if isinstance(value, str) else []
+
+    found = texts([page.cards, page.meta])
+    assert sum("\x01U+202E\x02" in text for text in found) > 20
+    for text in found:
+        assert not re.search(HIDDEN, re.sub("\x01(U\\+[0-9A-F]+( ×\\d+)?)\x02", "", text)), text
 
 
 def test_ids_are_unique_and_labels_point_to_them(hostile: tuple[str, Page]) -> None:
@@ -350,6 +423,7 @@ def test_policy_allows_exactly_our_style_and_script(hostile: tuple[str, Page]) -
     rules = policy(page)
     assert rules["default-src"] == "'none'"
     assert rules["img-src"] == "data:"
+    assert set(rules) == {"default-src", "style-src", "script-src", "img-src", "base-uri", "form-action"}
     assert rules["base-uri"] == rules["form-action"] == "'none'"
     assert rules["style-src"] == hash_source("".join(page.inline["style"]))
     assert rules["script-src"] == hash_source("".join(page.inline["script"]))
@@ -369,10 +443,12 @@ def test_missing_scores_show_their_reason() -> None:
     run.scorecard["principles"][1]["metrics"][1]["reasons"] = {"no judge is configured": 3}
     page = Page(render(run))
     assert "Not scored no judge is configured" in page.text
-    assert "not scored: no judge is configured" in page.text
     assert "no judge is configured 3" in page.text
     assert "2 of 3 scored" in page.text
     assert "nan" not in page.text.lower().split()
+    reasons = {card["row"]: {line[0]: line[3] for line in card["scores"]} for card in page.cards}
+    assert reasons[1] == {"match": "text-only", "correctness": "no judge is configured"}
+    assert reasons[0]["match"] is None
 
 
 def test_a_principle_without_metrics_says_so() -> None:
@@ -380,42 +456,35 @@ def test_a_principle_without_metrics_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("better", "expected"),
-    [
-        (True, [*range(8)]),
-        (False, [*range(19, 11, -1)]),
-        (None, [0, 1, 2, 3, 19, 18, 17, 16]),
-    ],
+    ("better", "worst"),
+    [(True, [0, 1, 2, 3]), (False, [19, 18, 17, 16]), (None, [0, 19])],
 )
-def test_the_worst_samples_are_chosen(better: bool | None, expected: list[int]) -> None:
-    values: list[float | None] = [float(i) for i in range(20)]
-    run = make_run(values, higher_is_better=better)
-    source = render(run)
-    shown = re.findall(r'<span class="id"><bdi>id(\d+)</bdi>', source)
-    assert [int(i) for i in shown] == expected
-    assert sorted(run.opened) == sorted(expected)
+def test_the_worst_samples_come_first(better: bool | None, worst: list[int]) -> None:
+    run = make_run([float(i) for i in range(20)], higher_is_better=better)
+    page = Page(render(run))
+    assert sorted(page.rows) == list(range(20))
+    assert [row for row in page.rows if row in worst] == worst
+    assert sorted(run.opened) == list(range(20))
 
 
-def test_ties_and_few_samples_show_each_sample_once() -> None:
-    shown = re.findall(
-        r'<span class="id"><bdi>(\w+)</bdi>', render(make_run([2.0] * 3, higher_is_better=None))
-    )
-    assert sorted(shown) == ["id0", "id1", "id2"]
+def test_ties_and_few_samples_have_one_card_each() -> None:
+    assert sorted(Page(render(make_run([2.0] * 3, higher_is_better=None))).rows) == [0, 1, 2]
 
 
 def test_faults_take_the_place_of_pictures() -> None:
     page = Page(render(make_run([1.0])))
-    assert "No picture no such file" in page.text
-    assert page.all("image") == []
+    assert page.cards[0]["pictures"][0]["fault"] == "no such file"
+    assert page.thumbs == {}
 
 
 def test_equal_thumbnails_are_stored_once() -> None:
     pixels = np.zeros((40, 60, 3), np.uint8)
     run = make_run([1.0, 2.0, 3.0], picture=lambda m: Image(m.reference, pixels, None, "s", 60, 40, "PNG", 9))
     page = Page(render(run))
-    assert len(page.all("image")) == 1
-    assert len(page.all("use")) == 3
-    assert (page.all("image")[0]["width"], page.all("image")[0]["height"]) == ("60", "40")
+    ((key, (width, height, jpeg)),) = page.thumbs.items()
+    assert {card["pictures"][0]["thumb"] for card in page.cards} == {key}
+    assert (width, height) == (60, 40)
+    assert base64.b64decode(jpeg).startswith(b"\xff\xd8\xff")
 
 
 def test_unreadable_records_and_a_lost_input_are_told() -> None:
@@ -424,7 +493,10 @@ def test_unreadable_records_and_a_lost_input_are_told() -> None:
     run.records[0] = Unreadable(
         origin, (Issue("malformed_record", "error", "ends in mid-string", "d", 1, 0),)
     )
-    assert "ends in mid-string" in Page(render(run)).text
+    assert {card["row"]: card["fault"] for card in Page(render(run)).cards} == {
+        0: "ends in mid-string",
+        1: None,
+    }
 
     asked = []
 
@@ -433,48 +505,148 @@ def test_unreadable_records_and_a_lost_input_are_told() -> None:
         raise InputError("the input is no longer there")
 
     run.record = gone  # type: ignore[method-assign]
-    page = Page(render(run))
-    assert page.text.count("the record could not be read again: the input is no longer there") == 2
+    told = "the record could not be read again: the input is no longer there"
+    assert [card["fault"] for card in Page(render(run)).cards] == [told, told]
     assert len(asked) == 1
 
 
+def test_unreadable_records_are_counted_beside_the_others() -> None:
+    run = make_run([1.0, None, 3.0, 4.0])
+    run.scores.loc[1, "state"] = "unreadable"
+    page = Page(render(run))
+    assert (page.meta["n"], page.meta["n_unreadable"]) == (3, 1)
+    assert page.array("rows").tolist() == [0, 2, 3]
+    assert sorted(page.rows) == [0, 2, 3]
+    assert len(page.array("m0")) == len(page.array("task")) == 3
+    assert "rows" not in Page(render(make_run([1.0, 2.0]))).meta["array_types"]
+
+
+def test_the_data_says_where_the_commands_lead() -> None:
+    run = make_run([1.0, 2.0])
+    assert Page(render(run)).meta["command"] == "vlitqc filter /runs/data.vlitqc"
+    run.path = Path("/runs/it's mine")
+    assert Page(render(run)).meta["command"] == "vlitqc filter '/runs/it'\"'\"'s mine'"
+    run.path = Path(f"/runs/a'b\\{RTL}\n")
+    command = Page(render(run)).meta["command"]
+    assert command == "vlitqc filter $'/runs/a\\'b\\\\\\U0000202e\\U0000000a'"
+    said = subprocess.run(
+        ["bash", "-c", f"printf %s {command.split(' ', 2)[2]}"], capture_output=True, check=True
+    )
+    assert said.stdout.decode() == str(run.path)
+
+
+def test_every_metric_has_its_part_and_its_numbers() -> None:
+    run = make_run([1.0, 2.5, None, 4.0], floor=2.0)
+    page = Page(render(run))
+    (found,) = page.meta["metrics"]
+    ids = {attrs["id"] for _, attrs in page.elements if "id" in attrs}
+    assert found["anchor"] in ids
+    assert (found["name"], found["floor"], found["n_scored"]) == ("match", 2.0, 3)
+    assert found["below"][found["stops"].index("2")] == 1
+    assert found["above"][found["stops"].index("2")] == 2
+    assert sum(found["histogram"]["counts"]) == 3
+    assert page.meta["tasks"] == [{"label": "captioning", "n": 4}]
+
+
+def test_rare_tasks_are_counted_together() -> None:
+    run = make_run([1.0] * 600)
+    run.scores["task"] = [f"t{i:03}" if i < 300 else "t000" for i in range(599)] + [None]
+    page = Page(render(run))
+    tasks = page.meta["tasks"]
+    assert len(tasks) == 254
+    assert tasks[0] == {"label": "t000", "n": 300}
+    assert tasks[-1] == {"label": "other tasks", "n": 300 - 253}
+    codes = page.array("task")
+    assert np.bincount(codes, minlength=256).tolist() == [t["n"] for t in tasks] + [0, 1]
+
+
+def test_a_run_without_tasks_scores_or_readable_records_has_a_page() -> None:
+    run = make_run([None, None])
+    del run.scores["task"]
+    page = Page(render(run))
+    assert page.meta["tasks"] == page.meta["metrics"] == []
+    assert sorted(page.rows) == [0, 1]
+    run.scores["state"] = "unreadable"
+    page = Page(render(run))
+    assert (page.meta["n"], page.meta["n_unreadable"], page.cards) == (0, 2, [])
+
+
+def test_a_server_gets_a_page_without_cards_that_may_ask_it() -> None:
+    page = Page(render(make_run([1.0, 2.0], picture=noise), mode="serve"))
+    assert page.meta["mode"] == "serve"
+    assert page.thumbs == {}
+    assert "cards" not in page.meta["array_types"]
+    assert policy(page)["connect-src"] == "'self'"
+    assert policy(page)["img-src"] == "data: 'self'"
+
+
 def test_size_bound_drops_thumbnails_and_says_so() -> None:
-    values: list[float | None] = [float(i) for i in range(30)]
-    run = make_run(values, n_images=6, picture=noise)
+    values: list[float | None] = [float(i) for i in range(15)]
+    run = make_run(values, n_images=4, picture=noise)
     full = render(run, max_bytes=10_000_000)
-    n_full = len(Page(full).all("image"))
-    assert n_full == 48
+    n_full = len(Page(full).thumbs)
+    assert n_full == 60
     assert "left out" not in Page(full).text
-    bound = len(full.encode()) // 2
+    bare = render(make_run(values, n_images=4), max_bytes=10_000_000)
+    bound = len(bare.encode()) + (len(full) - len(bare)) // 2
     small = render(run, max_bytes=bound)
     page = Page(small)
-    assert len(small.encode()) <= bound
-    assert 0 < len(page.all("image")) < n_full
-    left = n_full - len(page.all("image"))
-    assert f"{left} of {n_full} thumbnails were left out" in page.text
+    assert bound - 30_000 < len(small.encode()) <= bound
+    assert 0 < len(page.thumbs) < n_full
+    assert f"{n_full - len(page.thumbs)} of {n_full} thumbnails were left out" in page.text
     # Every sample keeps its first picture before any keeps its second.
-    firsts = [card.split("</li>")[0] for card in small.split('<ul class="pictures">')[1:]]
-    assert all("<use" in first for first in firsts)
+    for k in range(1, 4):
+        if any(card["pictures"][k]["thumb"] in page.thumbs for card in page.cards):
+            assert all(card["pictures"][k - 1]["thumb"] in page.thumbs for card in page.cards)
 
 
 def test_size_bound_holds_for_endless_text() -> None:
-    values: list[float | None] = [float(i) for i in range(10)]
-    run = make_run(values, text="&<\u202e" * 20_000, n_turns=60, picture=noise)
+    values: list[float | None] = [float(i) for i in range(20)]
+    run = make_run(values, picture=noise)
+    random = np.random.default_rng(0)
+    for i, record in enumerate(run.records):
+        assert isinstance(record, Sample)
+        text = RTL + "&<" + base64.b64encode(random.bytes(12_000)).decode()
+        run.records[i] = replace(record, turns=(Turn(text, text),) * 30)
     run.scorecard["principles"][1]["metrics"][0]["details"] = {
         "x" * 100_000: "y" * 1_000_000,
         "l": ["z"] * 100_000,
     }
     run.scorecard["command"] = "c" * 1_000_000
-    for bound in (1_000_000, 200_000, 80_000):
+    least = len(render(make_run([1.0])).encode())
+    for bound in (least + 300_000, least + 150_000, least + 60_000):
         source = render(run, max_bytes=bound)
         assert len(source.encode()) <= bound
-        assert re.search("to keep this file small", Page(source).text)
+    assert "Conversations are cut at" in Page(source).text
+    assert all(card["turns"] for card in Page(source).cards)
+
+
+def test_very_many_records_are_drawn_and_counts_of_one_threshold_stay_exact() -> None:
+    values = np.random.default_rng(0).normal(size=60_000).tolist()
+    least = len(render(make_run([1.0])).encode())
+    run = make_run([0.0])
+    run.scores = pd.DataFrame({"row": range(60_000), "id": "", "file": "d", "line": 1, "state": "scored"})
+    run.scores["match"] = values
+    run.records = run.records * 60_000
+    whole, part = (Page(render(run, max_bytes=bound)) for bound in (10_000_000, least + 150_000))
+    assert whole.meta["stored"] == {"n": 60_000, "exact": True}
+    stored = part.meta["stored"]
+    assert not stored["exact"]
+    assert 5_000 < stored["n"] < 59_000
+    assert "drawn at random" in part.text
+    assert part.meta["metrics"] == whole.meta["metrics"]
+    rows = part.array("rows")
+    assert (np.diff(rows.astype(np.int64)) > 0).all()
+    assert (part.array("m0") == whole.array("m0")[rows]).all()
+    assert abs(float(rows.mean()) / 30_000 - 1) < 0.02
+    assert (part.array("rows") == Page(render(run, max_bytes=least + 150_000)).array("rows")).all()
 
 
 def test_a_bound_that_cannot_hold_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="needs at least"):
-        write_report(make_run([1.0]), tmp_path / "report.html", max_bytes=1_000)
-    assert list(tmp_path.iterdir()) == []
+    for options in ({}, {"folder": True}):
+        with pytest.raises(UsageError, match="needs at least"):
+            write_report(make_run([1.0]), tmp_path / "report.html", max_bytes=1_000, **options)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_writes_atomically_and_returns_the_path(tmp_path: Path) -> None:
@@ -486,6 +658,71 @@ def test_writes_atomically_and_returns_the_path(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         write_report(make_run([1.0]), out, max_bytes=10)
     assert out.read_bytes() == before
+
+
+def test_the_same_run_gives_the_same_page() -> None:
+    assert render(make_run([1.0, 2.0], picture=noise)) == render(make_run([1.0, 2.0], picture=noise))
+
+
+# ---------------------------------------------------------------- a folder
+
+
+def test_a_folder_holds_larger_pictures_beside_its_page(tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    run = make_run([1.0, 2.0], n_images=2, picture=noise)
+    assert write_report(run, out, folder=True) == out / "index.html"
+    page = Page((out / "index.html").read_text(encoding="utf-8"))
+    assert page.meta["mode"] == "folder"
+    assert {f"{key}.jpg" for key in page.thumbs} == {p.name for p in (out / "pictures").iterdir()}
+    assert len(page.thumbs) == 4
+    for key, size in page.thumbs.items():
+        with PIL.Image.open(out / "pictures" / f"{key}.jpg") as picture:
+            assert list(picture.size) == size == [240, 200]
+    assert policy(page)["img-src"] == "data: 'self'"
+    assert "connect-src" not in policy(page)
+    assert [p.name for p in tmp_path.iterdir()] == ["report"]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    write_report(make_run([1.0, 2.0], picture=noise), out, folder=True)
+    write_report(make_run([1.0], picture=noise), out, folder=True)
+    assert len(list((out / "pictures").iterdir())) == 1
+    before = (out / "index.html").read_bytes()
+    with pytest.raises(UsageError):
+        write_report(make_run([1.0, 2.0], picture=noise), out, folder=True, max_bytes=10)
+    assert (out / "index.html").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["report"]
+
+
+@pytest.mark.parametrize("kind", ["file", "a stranger beside", "a stranger within", "only pictures", "link"])
+def test_a_folder_of_others_is_left_alone(tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "report"
+    if kind == "file":
+        out.write_text("mine")
+    else:
+        write_report(make_run([1.0], picture=noise), out, folder=True)
+    if kind == "a stranger beside":
+        (out / "notes.txt").write_text("mine")
+    if kind == "a stranger within":
+        (out / "pictures" / "holiday.jpg").write_text("mine")
+    if kind == "only pictures":
+        (out / "index.html").write_text("<!doctype html><title>mine</title>")
+    if kind == "link":
+        out.rename(tmp_path / "real")
+        out.symlink_to(tmp_path / "real")
+    before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match="is no report of vlitqc; name another"):
+        write_report(make_run([1.0, 2.0]), out, folder=True)
+    assert sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*")) == before
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "report").mkdir()
+    assert write_report(make_run([1.0]), tmp_path / "report", folder=True).is_file()
+
+
+# ---------------------------------------------------------------- parts
 
 
 def test_the_papers_range_is_drawn_only_in_its_own_profile() -> None:
@@ -593,95 +830,5 @@ def test_text_keeps_its_lines_and_scripts() -> None:
     assert wording.visible("a\r\nb") == "a\nb"
     assert wording.visible("\u202e" * 9) == '<span class="ctl">U+202E ×9</span>'
     assert wording.plain("<\u202e") == "<[U+202E]"
+    assert wording.marked("a\u202e\u202e\x01<\r\n") == "a\x01U+202E ×2\x02\x01U+0001\x02<\n"
     assert wording.clip("x" * 12, 10) == "x" * 10 + "… [2 more characters]"
-
-
-# ---------------------------------------------------------------- objects on the pictures
-
-
-def wide(media: Media) -> Image:
-    pixels = np.zeros((100, 200, 3), np.uint8)
-    return Image(media.reference, pixels, None, "s", 400, 200, "PNG", 9)
-
-
-def objects_run(*stored: Any, n_images: int = 1, picture: Callable[[Media], Image] = wide) -> FakeRun:
-    run = make_run([float(i) for i in range(len(stored))], n_images=n_images, picture=picture)
-    run.scores["object_diversity_boxes"] = list(stored)
-    return run
-
-
-def drawn(page: Page) -> list[dict[str, str | None]]:
-    """The rectangles over pictures: charts give theirs a class."""
-    return [attrs for attrs in page.all("rect") if "class" not in attrs]
-
-
-def test_objects_are_drawn_where_they_are() -> None:
-    stored = '[[["dog",0.91,0.25,0.1,0.75,1.0],["cat",null,0.7,0.0,0.9,0.5]]]'
-    page = Page(render(objects_run(stored)))
-    # The thumbnail is 160 × 80.
-    assert drawn(page) == [
-        {"x": "40.0", "y": "8.0", "width": "80.0", "height": "72.0"},
-        {"x": "112.0", "y": "0.0", "width": "32.0", "height": "40.0"},
-    ]
-    labels = [attrs for attrs in page.all("text") if "class" not in attrs]
-    assert labels == [{"x": "40.0", "y": "17.0"}, {"x": "144.0", "y": "9.0", "text-anchor": "end"}]
-    assert "dog 0.91 cat" in page.text
-    assert "dog, cat" in page.text
-    assert [attrs.get("tabindex") for attrs in page.all("svg") if attrs.get("class") == "thumb"] == ["0"]
-    assert "object_diversity_boxes" not in page.text
-    assert "0.25,0.1" not in page.text
-
-
-def test_objects_belong_to_their_own_picture() -> None:
-    stored = '[null,[["dog",0.5,0,0,1,1],["dog",0.5,0,0,0.5,0.5],["owl",0.5,0,0,1,1]]]'
-    page = Page(render(objects_run(stored, n_images=3)))
-    thumbs = [attrs for attrs in page.all("svg") if attrs.get("class") == "thumb"]
-    assert [attrs.get("tabindex") for attrs in thumbs] == [None, "0", None]
-    assert len(drawn(page)) == 3
-    assert page.text.count("2 × dog, owl") == 1
-
-
-def test_few_of_many_objects_are_drawn() -> None:
-    stored = "[[" + ",".join(f'["kind {k % 8}",0.5,0,0,1,1]' for k in range(100)) + "]]"
-    page = Page(render(objects_run(stored)))
-    assert len(drawn(page)) == 20
-    assert "13 × kind 0, 13 × kind 1, 13 × kind 2, 13 × kind 3, 12 × kind 4 and 3 more" in page.text
-
-
-@pytest.mark.parametrize(
-    "stored",
-    [
-        None, "", "[", "7", "{}", '["dog"]', "[[7]]", '[[["dog",0.5,0,0,1]]]', '[[[7,0.5,0,0,1,1]]]',
-        '[[["dog",0.5,0,0,1,1.5]]]', '[[["dog",0.5,-1,0,1,1]]]', '[[["dog",0.5,NaN,0,1,1]]]',
-        '[[["dog",0.5,"0",0,1,1]]]', f'[[["dog",0.5,0,0,1,{10**400}]]]', "[" * 100_000,
-    ],
-)  # fmt: skip
-def test_what_is_no_box_is_not_drawn(stored: str | None) -> None:
-    page = Page(render(objects_run(stored, None)))
-    assert drawn(page) == []
-    assert len(page.all("image")) == 1
-
-
-def test_hostile_categories_are_only_text() -> None:
-    stored = json.dumps([[[HOSTILE, 0.5, 0, 0, 1, 1], [f"{RTL}owl", None, 0, 0, 1, 1]]])
-    source = render(objects_run(stored))
-    page = Page(source)
-    assert {tag for tag, _ in page.elements} <= KNOWN
-    assert len(drawn(page)) == 2
-    assert len(page.all("script")) == 1
-    assert "<script>alert(1)</script>" in page.text
-    assert RTL not in source
-    assert "\ud800" not in source
-
-
-def test_objects_are_told_where_no_thumbnail_fits_and_nothing_is_drawn() -> None:
-    stored = '[[["dog",0.5,0,0,1,1]]]'
-    runs = [objects_run(*[text] * 20, picture=noise) for text in (stored, None)]
-    whole, bare = (render(run) for run in runs)
-    assert len(drawn(Page(whole))) == len(Page(bare).all("image")) == 8
-    tight = render(runs[0], max_bytes=len(bare) - 20_000)
-    page = Page(tight)
-    assert len(tight.encode()) <= len(bare) - 20_000
-    assert 0 < len(drawn(page)) == len(page.all("image")) < 8
-    assert "thumbnails were left out" in page.text
-    assert page.text.count("dog 0.5") == len(drawn(page))

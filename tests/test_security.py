@@ -727,7 +727,9 @@ def test_nothing_of_the_data_becomes_part_of_the_page(
     tags = [{tag for tag, _ in page.elements} for page in pages]
     assert tags[0] <= tags[1] | {"span", "bdi", "code"}
     for page in pages:
-        assert sum(tag == "script" for tag, _ in page.elements) == 1
+        scripts = [attributes for tag, attributes in page.elements if tag == "script"]
+        assert sum("type" not in attributes for attributes in scripts) == 1
+        assert all(attributes.get("type") in (None, "application/json", "text/plain") for attributes in scripts)
         for tag, attributes in page.elements:
             assert tag not in ("iframe", "object", "embed", "base", "img")
             for key, value in attributes.items():

@@ -9,6 +9,7 @@
     mask = run.filter(where="matching_degree >= 22")   # which records stay: a Boolean Series, nothing written
     result = vlitqc.filter(run, drop_below={"matching_degree": "p10"})    # writes the kept and the dropped
     result.decisions                              # one row a record, with every rule that it failed
+    found = vlitqc.compare(run, "other.vlitqc")   # side by side: .table, .differences (pandas), .write("page.html")
 
 Rules are objects too, and conditions compose by ``&``, ``|`` and ``~``::
 
@@ -25,6 +26,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from vlitqc.comparison.compare import Comparison, compare
     from vlitqc.engine.inspection import inspect
     from vlitqc.engine.run import Run, score
     from vlitqc.filtering.apply import Filtered
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "And",
+    "Comparison",
     "HasIssue",
     "Level",
     "Not",
@@ -45,6 +48,7 @@ __all__ = [
     "Selection",
     "Threshold",
     "Where",
+    "compare",
     "filter",
     "inspect",
     "score",
@@ -146,6 +150,8 @@ def __getattr__(name: str) -> Any:
         from vlitqc.engine import run as home
     elif name == "inspect":
         from vlitqc.engine import inspection as home
+    elif name in ("Comparison", "compare"):
+        from vlitqc.comparison import compare as home
     elif name in ("And", "HasIssue", "Not", "Or", "Threshold", "Where"):
         from vlitqc.filtering import conditions as home
     elif name == "Level":

@@ -1,8 +1,9 @@
 """Names to objects through entry points. Nothing is imported before it is asked for.
 
 Groups: ``vlitqc.metrics.<principle>`` (classes that fit ``SampleMetric`` or ``DatasetMetric``),
-``vlitqc.models`` (backends), ``vlitqc.formats``, ``vlitqc.reports``. A third party's package declares them in
-its own ``pyproject.toml`` just as vlitqc does::
+``vlitqc.models`` (backends), ``vlitqc.formats``, ``vlitqc.reports`` (forms of the report), ``vlitqc.servers``,
+``vlitqc.comparisons`` (forms of the page that holds data sets against each other). A third
+party's package declares them in its own ``pyproject.toml`` just as vlitqc does::
 
     [project.entry-points."vlitqc.metrics.readability"]
     shouting = "my_package.shouting:Shouting"
@@ -22,6 +23,8 @@ METRICS = "vlitqc.metrics"
 MODELS = "vlitqc.models"
 FORMATS = "vlitqc.formats"
 REPORTS = "vlitqc.reports"
+COMPARISONS = "vlitqc.comparisons"
+SERVERS = "vlitqc.servers"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import PIL.Image
 
@@ -17,12 +16,12 @@ QUALITY = 70
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A JPEG of at most 160 px a side. ``key`` is its own hash, so that equal ones are stored once."""
+    """A small JPEG. ``key`` is its own hash, so that equal ones are stored once."""
 
     key: str
     width: int
     height: int
-    uri: str
+    jpeg: bytes = field(repr=False)
 
 
 def thumbnail(image: Image, side: int = SIDE, quality: int = QUALITY) -> Thumbnail | None:
@@ -34,9 +33,4 @@ def thumbnail(image: Image, side: int = SIDE, quality: int = QUALITY) -> Thumbna
     buffer = io.BytesIO()
     small.convert("RGB").save(buffer, "JPEG", quality=quality, optimize=True)
     data = buffer.getvalue()
-    return Thumbnail(
-        key=hashlib.sha256(data).hexdigest()[:16],
-        width=small.width,
-        height=small.height,
-        uri="data:image/jpeg;base64," + base64.b64encode(data).decode("ascii"),
-    )
+    return Thumbnail(hashlib.sha256(data).hexdigest()[:16], small.width, small.height, data)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import PurePath
+from typing import Any, TypeGuard
 
 from markupsafe import Markup, escape
 
@@ -53,6 +54,14 @@ def visible(text: str) -> Markup:
     return Markup().join(pieces)
 
 
+def marked(text: str) -> str:
+    """Text for the page's own script: characters that hide or turn text become ``\\x01U+202E ×3\\x02``.
+
+    The script shows what stands between the two as a badge, as ``visible`` does; neither is left otherwise.
+    """
+    return _UNSAFE_RUN.sub(lambda m: f"\x01{_run_name(m[0])}\x02", text.replace("\r\n", "\n"))
+
+
 def clip(text: str, limit: int) -> str:
     """At most ``limit`` characters, with a mark that says how many were cut."""
     if len(text) <= limit:
@@ -84,6 +93,38 @@ def number(value: float, decimals: int | None = None) -> str:
             return _signed(f"{value:.2e}")
         decimals = _decimals(value)
     return _signed(f"{value:,.{decimals}f}")
+
+
+def quantity(value: float, unit: str) -> str:
+    """A value with a percent sign where its unit is one; other units stand beside the metric's name."""
+    if unit in SHARES:
+        return percent(value)
+    return number(value) + ("%" if unit.startswith("%") else "")
+
+
+def unit_words(unit: str) -> str:
+    """The unit as it follows a number: " tasks", "% of turns", or nothing."""
+    if unit in {"", "1", "score", "none"} or unit in SHARES:
+        return ""
+    return clip(unit if unit.startswith("%") else f" {unit}", 60)
+
+
+def is_missing(value: object) -> bool:
+    """No value: None, or a number that is none."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def cell(value: Any) -> str:
+    """A value of any column as it stands in a table, at most 200 characters."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return number(value) if is_number(value) else clip(str(value), 200)
+
+
+def place(file: Any, line: Any) -> str:
+    """``data.jsonl:58``: the head of the page names the whole input, so the file's name is enough here."""
+    name = "" if is_missing(file) else clip(PurePath(str(file)).name, 200)
+    return name if is_missing(line) else f"{name}:{int(line)}"
 
 
 def setting(value: float) -> str:
@@ -177,7 +218,7 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """A finite number that is not a truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 

@@ -9,7 +9,7 @@ import traceback
 
 import click
 
-from vlitqc.cli import check, filter, inspect, models, score
+from vlitqc.cli import check, compare, filter, inspect, models, report, score
 from vlitqc.cli.options import EXIT_CODES
 from vlitqc.cli.streams import in_plain, terminal
 from vlitqc.errors import InputError, VlitqcError
@@ -42,6 +42,7 @@ def cli() -> None:
       vlitqc filter data.vlitqc --dry-run    what dropping the defects would do
       vlitqc explain data.vlitqc 000123      why a record was kept or dropped
       vlitqc check data.vlitqc --require "matching_degree.mean >= 25"
+      vlitqc compare data.vlitqc b.vlitqc    side by side, and what differs
       vlitqc metrics                         what is measured, and by which model
 
     Every option has a variable, as VLITQC_SCORE_PROFILE is that of 'vlitqc score --profile'. Where an option may
@@ -52,11 +53,12 @@ def cli() -> None:
 for command in (
     inspect.inspect,
     score.score,
-    score.report,
+    report.report,
     filter.filter_,
     filter.recipes,
     filter.explain,
     check.check,
+    compare.compare,
     models.metrics,
     models.models,
 ):

@@ -1,4 +1,4 @@
-"""``vlitqc score`` and ``vlitqc report``: a run and its page."""
+"""``vlitqc score``: a data set's run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from vlitqc.cli.options import EXIT_CODES, LINES, PATH, run_directory
+from vlitqc.cli.options import EXIT_CODES, LINES, PATH
 from vlitqc.cli.streams import print_json, terminal
 from vlitqc.errors import InputError, UsageError, VlitqcError
 
@@ -179,24 +179,6 @@ def score(
             raise _Unfinished(
                 f"{errors:,} records have errors, more than --max-errors {text} allows; see issues.parquet"
             )
-
-
-@click.command()
-@click.argument("run", required=False, type=PATH)
-@click.option("--out", type=PATH, help="Where to write. [RUN/report.html]")
-@click.option("--form", default="html", show_default=True, help="An entry point of vlitqc.reports.")
-def report(run: Path | None, out: Path | None, form: str) -> None:
-    """Write a run's review page.
-
-    \b
-    Examples:
-      vlitqc report data.vlitqc
-      vlitqc report data.vlitqc --out review.html
-    """
-    from vlitqc import console
-    from vlitqc.engine.run import Run
-
-    click.echo(console.visible(Run.open(run_directory(run)).report(out, form=form)))
 
 
 class _Unfinished(VlitqcError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vlitqc.console.bars import RunProgress, download, progress
+from vlitqc.console.comparison import comparison, parts_drawn
 from vlitqc.console.explanation import explanation
 from vlitqc.console.filtering import filtered, floors
 from vlitqc.console.gates import gates
@@ -14,6 +15,7 @@ __all__ = [
     "RunProgress",
     "advice",
     "clean",
+    "comparison",
     "download",
     "explanation",
     "filtered",
@@ -21,6 +23,7 @@ __all__ = [
     "gates",
     "inspection",
     "number",
+    "parts_drawn",
     "progress",
     "rows",
     "scorecard",

@@ -33,6 +33,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from vlitqc import profiles, remote
 from vlitqc.analysis.verdict import verdict
@@ -43,6 +44,7 @@ from vlitqc.engine.features import ShardFeatures
 from vlitqc.engine.plan import Plan, Planned, choose_metrics, prepare, versions, without
 from vlitqc.engine.scorer import check_columns, used_since
 from vlitqc.engine.shards import cut, folder
+from vlitqc.engine.vectors import BLOCK, features_of, unit_means
 from vlitqc.errors import InputError, RunError, UsageError
 from vlitqc.formats import Reader, check_name
 from vlitqc.formats.names import Names
@@ -51,7 +53,7 @@ from vlitqc.models.store import ModelStore
 from vlitqc.profiles import Profile
 from vlitqc.registry import REPORTS, find
 from vlitqc.remote import Remote
-from vlitqc.types import Image, Origin, Record, Sample
+from vlitqc.types import Clip, FloatArray, Image, Origin, Record, Sample
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from vlitqc.filtering.request import Words
 
 VIEW_SIDE = 512
+REPORT_FILES = {"html": "report.html", "markdown": "scorecard.md", "parquet": "samples.parquet"}
 
 
 class Progress(Protocol):
@@ -78,6 +81,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._vectors: dict[str, tuple[FloatArray, NDArray[np.bool_]] | str] = {}
 
     @classmethod
     def open(cls, data: str | Path | Sequence[str | Path]) -> Run:
@@ -162,9 +166,36 @@ class Run:
         """The scores as an Arrow table, all columns or some."""
         return _read_table(self.path / "scores", columns)
 
+    def take(self, rows: Sequence[int]) -> pa.Table:
+        """All columns of the scores of some records, in the order asked for; only what holds them is read."""
+        return _take_rows(self.path / "scores", rows)
+
     def metrics(self) -> dict[str, dict[str, Any]]:
         """The scorecard's metrics by name."""
         return {m["name"]: m for p in self.scorecard["principles"] for m in p["metrics"]}
+
+    def vectors(self, kind: str) -> tuple[FloatArray, NDArray[np.bool_]] | str:
+        """One vector a readable record, in order, and which of them have one; or why there are none, in words.
+
+        ``kind`` is "response" or "picture". ``float32[n, d]``, memory-mapped: the mean of a record's vectors scaled
+        to length 1, zeros where it has none. They are read once and their file is gone when the run is no longer
+        used. Raises RunError where the features are damaged.
+        """
+        if kind not in self._vectors:
+            self._vectors[kind] = self._read_vectors(kind)
+        return self._vectors[kind]
+
+    def _read_vectors(self, kind: str) -> tuple[FloatArray, NDArray[np.bool_]] | str:
+        readable = pc.not_equal(self.table(["state"])["state"], "unreadable").to_numpy()
+        n = int(np.count_nonzero(readable))
+        store = features_of(self.path, len(readable), n, seed=self.info["plan"]["seed"])
+        if isinstance(store, str):
+            return store
+        means = unit_means(self.path, store, kind, np.arange(n))
+        if means is None:
+            return f"this run has no vectors of {kind}s"
+        blocks = (means[start : start + BLOCK].any(axis=1) for start in range(0, n, BLOCK))
+        return means, np.concatenate(list(blocks))
 
     @cached_property
     def reader(self) -> Reader:
@@ -197,6 +228,17 @@ class Run:
         """The sample's pictures, at most 512 pixels wide or high, or their faults."""
         return self._media.load_batch([sample])[0]
 
+    def clips(self, sample: Sample) -> list[Clip]:
+        """What the headers of the sample's videos and sounds say, or their faults."""
+        return self._media.clips([sample])[0]
+
+    def image_paths(self, sample: Sample) -> list[Path | None]:
+        """The file of each of the sample's pictures, there or not.
+
+        None for one that the record itself holds, that was not fetched, or that lies outside of the image root.
+        """
+        return [self._media.path(media) for media in sample.images]
+
     def filter(self, *, seed: int = 0, **words: Unpack[Words]) -> pd.Series[bool]:
         """Which records ``vlitqc.filter`` would keep, with the same keywords; nothing is written.
 
@@ -211,13 +253,18 @@ class Run:
 
         return filtered(self, dry_run=True, seed=seed, **words).mask
 
-    def report(self, out: str | Path | None = None, *, form: str = "html") -> Path:
-        """Write the report (an entry point of ``vlitqc.reports``); by default ``report.html`` in the run."""
+    def report(self, out: str | Path | None = None, *, form: str = "html", **options: Any) -> Path:
+        """Write a report and return it; ``form`` is an entry point of ``vlitqc.reports``, which takes the ``options``.
+
+        By default into the run: ``report.html``, the folder ``report`` (``folder=True``), ``scorecard.md``,
+        ``samples.parquet``.
+        """
         write = find(REPORTS, form).load()
-        target = Path(out) if out else self.path / f"report.{form}"
+        name = "report" if options.get("folder") else REPORT_FILES.get(form, f"report.{form}")
+        target = Path(out) if out else self.path / name
         check_name(target)
         with writing(target):
-            written: Path = write(self, target)
+            written: Path = write(self, target, **options)
         return written
 
 
@@ -328,7 +375,7 @@ def score(
         command = command or f"vlitqc.score({_argument(paths)}, {profile!r})"
         info = _info(plan, planned, models, told, limit, command)
         # A run that is under way has no scorecard; what is left from before would describe other scores.
-        for stale in ("scorecard.json", "report.html"):
+        for stale in ("scorecard.json", *REPORT_FILES.values(), "report/index.html"):
             (target / stale).unlink(missing_ok=True)
         write_json(target / "run.json", info | {"state": "running"})
         # TOML has inf and nan, and so may the options of a profile of one's own.
@@ -586,5 +633,27 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     try:
         return pq.read_table(path, columns=list(columns) if columns else None)
+    except (OSError, pa.ArrowException) as error:
+        raise RunError(f"{path} cannot be read ({error}); score the data again") from error
+
+
+def _take_rows(path: Path, rows: Sequence[int]) -> pa.Table:
+    wanted = np.asarray(rows, np.int64)
+    order = np.argsort(wanted, kind="stable")
+    ascending = wanted[order]
+    pieces: list[pa.Table] = []
+    start = 0
+    try:
+        for part in sorted(path.glob("*.parquet")):
+            with pq.ParquetFile(part) as file:
+                if not pieces:
+                    pieces.append(file.schema_arrow.empty_table())
+                for group in range(file.num_row_groups):
+                    end = start + file.metadata.row_group(group).num_rows
+                    first, last = np.searchsorted(ascending, (start, end))
+                    if first < last:
+                        pieces.append(file.read_row_group(group).take(ascending[first:last] - start))
+                    start = end
+        return pa.concat_tables(pieces).take(np.argsort(order))
     except (OSError, pa.ArrowException) as error:
         raise RunError(f"{path} cannot be read ({error}); score the data again") from error

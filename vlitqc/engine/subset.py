@@ -17,7 +17,7 @@ from vlitqc.engine import dataset
 from vlitqc.engine.features import readable
 from vlitqc.engine.plan import Plan, Planned, prepare
 from vlitqc.engine.run import Run
-from vlitqc.engine.shards import folder, read_done
+from vlitqc.engine.vectors import shards_of
 from vlitqc.errors import RunError, UsageError
 from vlitqc.models.store import ModelStore
 from vlitqc.types import DatasetScore, FloatArray, Judged
@@ -53,7 +53,7 @@ def summaries(run: Run, kept: NDArray[np.bool_], *, limit: int | None = LIMIT) -
     if limit is not None and n > limit:
         part = f"not resolved for {n:,} records: at most {limit:,}"
     else:
-        part = _part(run, mask[can_read])
+        part = _part(run, len(state), mask[can_read])
     found = {}
     for name, section in run.metrics().items():
         metric = planned[name]
@@ -66,6 +66,23 @@ def summaries(run: Run, kept: NDArray[np.bool_], *, limit: int | None = LIMIT) -
         interval = summary["interval"]
         found[name] = {**section, **summary, "interval": list(interval) if interval else None}
     return found
+
+
+class Parts:
+    """The data-set metrics of a run over one part of it after another; what they need is looked up once."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._readable: NDArray[np.bool_] = pc.not_equal(
+            run.table(["state"])["state"], "unreadable"
+        ).to_numpy()
+        self._planned = _planned(run)
+
+    def scores(self, kept: NDArray[np.bool_], names: Sequence[str]) -> dict[str, DatasetScore]:
+        """These metrics, resolved with the run's seed over the readable records of ``kept``, however many."""
+        mask = (kept & self._readable)[self._readable]
+        part = _part(self._run, len(self._readable), mask)
+        return {name: _resolved(self._planned[name], part, int(mask.sum())) for name in names}
 
 
 def _resolved(metric: Planned | str, part: PartFeatures | str, n: int) -> DatasetScore:
@@ -108,19 +125,17 @@ def _planned(run: Run) -> dict[str, Planned | str]:
     return {name: build(name, section) for name, section in sections.items()}
 
 
-def _part(run: Run, kept: NDArray[np.bool_]) -> PartFeatures | str:
+def _part(run: Run, n_records: int, kept: NDArray[np.bool_]) -> PartFeatures | str:
     """The features of these readable records of a run, or the reason why they cannot be had."""
-    gone = f"{run.path / 'shards'} is not that of the run any more; score the data again"
-    shards = []
+    found = shards_of(run.path, n_records, len(kept))
+    if found is None:
+        return f"{run.path / 'shards'} is not that of the run any more; score the data again"
+    parts = []
     at = 0
-    for i, scores in enumerate(sorted((run.path / "scores").glob("part-*.parquet"))):
-        shard = folder(run.path / "shards", i)
-        done = read_done(shard)
-        if done is None or done.n_records != pq.read_metadata(scores).num_rows:
-            return gone
-        shards.append((shard, kept[at : at + done.n_samples]))
+    for shard, done in found:
+        parts.append((shard, kept[at : at + done.n_samples]))
         at += done.n_samples
-    return PartFeatures(shards, seed=run.scorecard["seed"]) if at == len(kept) else gone
+    return PartFeatures(parts, seed=run.scorecard["seed"])
 
 
 class PartFeatures:

@@ -8,21 +8,15 @@ picture the cosine of their responses alone.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isqrt
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlitqc.engine.disk import writing
-from vlitqc.engine.features import ShardFeatures
 from vlitqc.engine.run import Run
-from vlitqc.engine.shards import folder, read_done
-from vlitqc.errors import RunError
-from vlitqc.types import PICTURE_VECTORS, RESPONSE_VECTORS, FloatArray
+from vlitqc.engine.vectors import KINDS, features_of, to_unit_length, unit_means
+from vlitqc.types import FloatArray
 
 MOST_CLUSTERS = 1_000
 LEARNT_FROM = 50
@@ -45,95 +39,23 @@ class Vectors:
     def take(self, members: NDArray[np.int64]) -> FloatArray:
         """The joint unit vectors of some members, ``float32[n, d]``; a row of zeros where there is no vector."""
         joint = np.concatenate([part[members] for part in self.parts], axis=1)
-        return _to_unit_length(joint)
-
-
-def _to_unit_length(rows: FloatArray) -> FloatArray:
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-    # A vector that overflowed says nothing, as one of zeros does.
-    usable = np.isfinite(lengths) & (lengths > 0)
-    rows[~usable] = 0
-    rows /= np.where(usable, lengths, 1)[:, None]
-    return rows
+        return to_unit_length(joint)
 
 
 def read_vectors(run: Run, unreadable: NDArray[np.bool_], members: NDArray[np.int64]) -> Vectors | str:
     """The vectors of the records ``members`` (rows, ascending), or why there are none, in words.
 
-    The run's features are read shard by shard and what the members need is put into a temporary file that is gone
-    when the vectors are. Of several features of a kind that with most rows serves, of these the widest, of these the
-    first by name.
-
-    Raises RunError where the features are damaged or the disk for temporary files is full.
+    They lie in temporary files that are gone when the vectors are. Raises RunError where the features are damaged or
+    the disk for temporary files is full.
     """
-    store = _features(run, unreadable)
-    if store is None:
-        return "the run's features are gone or another run's"
-    names = {path.name[: -len(".npy")] for path in (run.path / "shards").glob("*/features/*.npy")}
+    readable = int(np.count_nonzero(~unreadable))
+    store = features_of(run.path, len(unreadable), readable, seed=run.info["plan"]["seed"])
+    if isinstance(store, str):
+        return store
     samples = (np.cumsum(~unreadable) - 1)[members]
-    parts = []
-    for prefix in (RESPONSE_VECTORS, PICTURE_VECTORS):
-        # The largest rows and width, then the first name.
-        sizes = {name: _size(store, name) for name in names if _is_vectors(name, prefix)}
-        best = min(sizes, key=lambda name: (*(-size for size in sizes[name]), name), default=None)
-        if best is not None and sizes[best] != (0, 0):
-            parts.append(_on_disk(_means(store, best, samples), (len(members), sizes[best][1])))
-    return Vectors(tuple(parts)) if parts else "this run has no vectors of responses or pictures"
-
-
-def _features(run: Run, unreadable: NDArray[np.bool_]) -> ShardFeatures | None:
-    """The run's features, where its shards hold exactly its records."""
-    shards: list[Path] = []
-    n_samples: list[int] = []
-    n_records = 0
-    # A longer run that was there before may have left shards behind the last one.
-    while n_records < len(unreadable) and (done := read_done(folder(run.path / "shards", len(shards)))):
-        shards.append(folder(run.path / "shards", len(shards)))
-        n_samples.append(done.n_samples)
-        n_records += done.n_records
-    if n_records != len(unreadable) or sum(n_samples) != np.count_nonzero(~unreadable):
-        return None
-    return ShardFeatures(shards, n_samples, run.path / "features", seed=run.info["plan"]["seed"])
-
-
-def _is_vectors(name: str, prefix: str) -> bool:
-    return name.startswith(prefix) and not name.endswith(".index")
-
-
-def _size(store: ShardFeatures, name: str) -> tuple[int, int]:
-    """Rows and width of a feature. Raises RunError where its shards do not agree."""
-    shapes = [values.shape for values, _ in store.blocks(name)]
-    if len({shape[1:] for shape in shapes}) > 1:
-        raise RunError(f"the vectors of {name} differ in width between shards; score the data again")
-    return sum(shape[0] for shape in shapes), shapes[0][1] if shapes else 0
-
-
-def _means(store: ShardFeatures, name: str, samples: NDArray[np.int64]) -> Iterator[FloatArray]:
-    """The unit means of the wanted samples' vectors, in order, block by block; zeros for a sample without."""
-    done = 0
-    for values, index in store.blocks(name):
-        first, last = np.searchsorted(samples, (index[0], index[-1] + 1))
-        wanted = np.isin(index, samples[first:last])
-        found, starts = np.unique(index[wanted], return_index=True)
-        if not len(found):
-            continue
-        block = np.zeros((last - done, values.shape[1]), np.float32)
-        sums = np.add.reduceat(np.asarray(values[wanted], np.float32), starts, axis=0)
-        block[np.searchsorted(samples, found) - done] = _to_unit_length(sums)
-        done = int(last)
-        yield block
-        width = values.shape[1]
-    if done and done < len(samples):
-        yield np.zeros((len(samples) - done, width), np.float32)
-
-
-def _on_disk(blocks: Iterator[FloatArray], shape: tuple[int, int]) -> FloatArray:
-    with writing(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as stream:
-        for block in blocks:
-            stream.write(block.data)
-        stream.flush()
-        # The mapping outlives the file's name and its handle.
-        return np.memmap(stream, np.float32, "r", shape=shape)
+    means = (unit_means(run.path, store, kind, samples) for kind in KINDS)
+    parts = tuple(part for part in means if part is not None)
+    return Vectors(parts) if parts else "this run has no vectors of responses or pictures"
 
 
 def clusters(vectors: Vectors, most: int, *, seed: int) -> NDArray[np.int64]:
@@ -163,8 +85,8 @@ def clusters(vectors: Vectors, most: int, *, seed: int) -> NDArray[np.int64]:
         max_no_improvement=None,
         compute_labels=False,
         random_state=seed % 2**32,
-    ).fit(_to_unit_length(np.subtract(rows, mean, out=rows)))
+    ).fit(to_unit_length(np.subtract(rows, mean, out=rows)))
     for start in range(0, len(filled), BLOCK):
         block = filled[start : start + BLOCK]
-        labels[block] = means.predict(_to_unit_length(vectors.take(block) - mean))
+        labels[block] = means.predict(to_unit_length(vectors.take(block) - mean))
     return labels

@@ -170,6 +170,15 @@ class MediaLoader:
             found[key] = image
         return [found[_key(media)] for media in row]
 
+    def path(self, media: Media) -> Path | None:
+        """The file that a medium names, there or not; None where the record carries it or it may not be read."""
+        if media.data is not None:
+            return None
+        try:
+            return self._find(media.reference)
+        except MediaFault:
+            return None
+
     def _find(self, reference: str) -> Path:
         if not SCHEME.match(reference):
             return find(self.root, reference, self.allow_outside)

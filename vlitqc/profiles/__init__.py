@@ -19,7 +19,7 @@
     [metrics.response_diversity]
     models = { encoder = "minilm" }
     options = { eps = 0.2 }
-    reference = { low = 2.2, high = 2.5, source = "…" }
+    reference = { low = 2.2, high = 2.5, source = "…", sets = { "LLaVA" = 2.2 } }   # sets may be left out
     [metrics.image_readability]
     floor = 0.1                           # recommended floor of a sample metric, used by filter
     [metrics.correctness]
@@ -321,6 +321,13 @@ def _check_types(profile: Profile, where: str) -> None:
             need(f"{at}.reference", metric.reference, dict)
             for key, types in (("low", (float, int)), ("high", (float, int)), ("source", (str,))):
                 need(f"{at}.reference.{key}", metric.reference.get(key), *types)
+            need(f"{at}.reference.sets", metric.reference.get("sets", {}), dict)
+            for name, value in metric.reference.get("sets", {}).items():
+                need(f"{at}.reference.sets.{name}", value, float, int)
+                if not math.isfinite(value):
+                    raise UsageError(
+                        f"profile {where}: {at}.reference.sets.{name} = {value}: expected a finite number"
+                    )
 
 
 def _check_source(file: ModelFile, at: str) -> None:

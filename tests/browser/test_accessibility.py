@@ -1,0 +1,138 @@
+"""axe-core finds nothing serious, and the page can be used by the keyboard alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from vlitqc.engine.run import Run
+
+GRAVE = ("serious", "critical")
+RULES = {
+    "resultTypes": ["violations"],
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"],
+}
+
+FOCUSED = """() => {
+  const at = document.activeElement;
+  const style = getComputedStyle(at);
+  const box = at.getBoundingClientRect();
+  const before = window.focusedBefore;
+  window.focusedBefore = at;
+  return {
+    what: at.outerHTML.slice(0, 120),
+    href: at.getAttribute("href"),
+    toc: !!at.closest("nav"),
+    handle: at.getAttribute("role") === "slider",
+    card: !!at.closest(".card"),
+    back: !!before && !!(before.compareDocumentPosition(at) & Node.DOCUMENT_POSITION_PRECEDING),
+    ring: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2,
+    seen: box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth,
+  };
+}"""
+
+
+def grave(page: Page) -> list[str]:
+    """What axe-core calls serious or critical, with the places."""
+    found = Axe().run(page, options=RULES).response["violations"]
+    return [
+        f"{one['impact']} {one['id']}: {one['help']}; {len(one['nodes'])} places, such as "
+        + " | ".join(
+            f"{node['target']} {node['html'][:160]} {node['failureSummary']}" for node in one["nodes"][:3]
+        )
+        for one in found
+        if one["impact"] in GRAVE
+    ]
+
+
+def move_a_threshold(page: Page) -> None:
+    handle = page.get_by_role("slider").first
+    handle.scroll_into_view_if_needed()
+    handle.focus()
+    for _ in range(3):
+        page.keyboard.press("PageUp")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("name", ["demo_run", "llava_run"])
+def test_axe_finds_nothing_grave(
+    page_of: Callable[..., Page], request: pytest.FixtureRequest, name: str, dark: bool
+) -> None:
+    run: Run = request.getfixturevalue(name)
+    page = page_of(run, dark=dark)
+    move_a_threshold(page)
+    page.locator("#map").scroll_into_view_if_needed()
+    page.locator("main details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
+    assert grave(page) == []
+
+
+def test_axe_finds_nothing_grave_in_the_help(page_of: Callable[..., Page], demo_run: Run) -> None:
+    page = page_of(demo_run, viewport=(768, 900))
+    page.keyboard.press("?")
+    expect(page.locator("dialog[open]")).to_be_visible()
+    assert grave(page) == []
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog[open]")).to_have_count(0)
+
+
+def test_axe_finds_nothing_grave_on_paper(page_of: Callable[..., Page], demo_run: Run) -> None:
+    page = page_of(demo_run)
+    page.emulate_media(media="print")
+    assert grave(page) == []
+
+
+def test_the_keyboard_reaches_everything_in_order(page_of: Callable[..., Page], demo_run: Run) -> None:
+    page = page_of(demo_run)
+    page.emulate_media(reduced_motion="reduce")  # Else it is still on its way when it is looked for.
+    stops: list[dict[str, Any]] = []
+    while len(stops) < 120 and not (stops and stops[-1]["card"]):
+        page.keyboard.press("Tab")
+        stops.append(page.evaluate(FOCUSED))
+    assert stops[0]["href"] == "#verdict", "the first stop skips the table of contents"
+    assert [stop["what"] for stop in stops if not stop["ring"]] == [], "where the focus is cannot be seen"
+    assert [stop["what"] for stop in stops if not stop["seen"]] == [], "what has the focus is off the screen"
+    assert [stop["what"] for stop in stops if stop["back"]] == [], (
+        "the order of the focus is that of the page"
+    )
+    toc, handle, card = (
+        next(i for i, s in enumerate(stops) if s[kind]) for kind in ("toc", "handle", "card")
+    )
+    assert toc < handle < card
+    page.keyboard.press("Shift+Tab")
+    assert not page.evaluate(FOCUSED)["card"]
+
+
+def test_the_skip_link_leads_to_the_verdict(page_of: Callable[..., Page], demo_run: Run) -> None:
+    page = page_of(demo_run)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.url.endswith("#verdict")
+    page.keyboard.press("Tab")
+    assert page.evaluate("!!document.activeElement.closest('#verdict')")
+
+
+def test_a_threshold_moves_by_the_keyboard_and_is_told(page_of: Callable[..., Page], demo_run: Run) -> None:
+    page = page_of(demo_run)
+    handle = page.get_by_role("slider").first
+    before = handle.get_attribute("aria-valuetext")
+    handle.focus()
+    page.keyboard.press("PageUp")
+    expect(handle).not_to_have_attribute("aria-valuetext", before or "")
+    told = page.locator("[aria-live=polite]").filter(has_text=re.compile(r"\d+ of \d+ records stay"))
+    expect(told).to_be_attached()
+
+
+def test_nothing_moves_for_those_who_asked_for_rest(page_of: Callable[..., Page], demo_run: Run) -> None:
+    page = page_of(demo_run)
+    page.emulate_media(reduced_motion="reduce")
+    moving = page.locator("body *").evaluate_all(
+        "all => all.filter((e) => parseFloat(getComputedStyle(e).transitionDuration) > 0.01"
+        " || parseFloat(getComputedStyle(e).animationDuration) > 0.01).map((e) => e.outerHTML.slice(0, 100))"
+    )
+    assert moving == []
+    assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
