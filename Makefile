@@ -31,7 +31,7 @@ check: install
 	$(BIN)/mypy
 
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 demo: install
 	$(BIN)/python examples/make_demo_data.py $(DEMO)

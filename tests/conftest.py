@@ -268,8 +268,6 @@ def llava_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 # ---------------------------------------------------------------- equality with reference libraries
 
-_EQUAL: pytest.StashKey[list[tuple[str, str, int, float, float]]] = pytest.StashKey()
-
 
 @pytest.fixture
 def equals(request: pytest.FixtureRequest) -> Callable[..., None]:
@@ -282,15 +280,13 @@ def equals(request: pytest.FixtureRequest) -> Callable[..., None]:
         assert a.size
         assert np.isfinite(a).all()
         difference = float(np.abs(a - b).max())
-        request.config.stash.setdefault(_EQUAL, []).append((backend, reference, a.size, difference, within))
+        request.node.user_properties.append(("equal", (backend, reference, a.size, difference, within)))
         assert difference <= within, f"{backend} differs from {reference} by {difference:.2e}"
 
     return check
 
 
 # ---------------------------------------------------------------- kills
-
-_CRASHES: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
 @pytest.fixture
@@ -302,14 +298,13 @@ def crashes(request: pytest.FixtureRequest) -> Callable[..., None]:
         line = (
             f"{what:<20} {kills:>3} kills, {identical} of {rounds} outcomes identical to an uninterrupted one"
         )
-        request.config.stash.setdefault(_CRASHES, []).append(f"{line}; {phases}" if phases else line)
+        request.node.user_properties.append(("kills", f"{line}; {phases}" if phases else line))
 
     return tell
 
 
 # ---------------------------------------------------------------- folders of real data
 
-_FOLDERS: pytest.StashKey[list[tuple[str, ...]]] = pytest.StashKey()
 _FOLDERS_HEAD = ("folder", "input", "format", "records", "unreadable", "issues", "written back identical")
 
 
@@ -319,31 +314,37 @@ def folder_read(request: pytest.FixtureRequest) -> Callable[..., None]:
 
     def tell(*row: object) -> None:
         assert len(row) == len(_FOLDERS_HEAD)
-        request.config.stash.setdefault(_FOLDERS, []).append(tuple(map(str, row)))
+        request.node.user_properties.append(("folder", tuple(map(str, row))))
 
     return tell
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def _told(reporter: pytest.TerminalReporter, name: str) -> list[Any]:
+    """What the tests told under a name; properties of a test come back from other processes too."""
+    reports = [report for found in reporter.stats.values() for report in found]
+    calls = [r for r in reports if isinstance(r, pytest.TestReport) and r.when == "call"]
+    return [value for report in calls for key, value in report.user_properties if key == name]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The tables of kills, of folders of real data and of equality."""
-    if _CRASHES in config.stash:
+    if kills := _told(terminalreporter, "kills"):
         terminalreporter.section("killed at random moments")
-        for line in config.stash[_CRASHES]:
+        for line in kills:
             terminalreporter.line(line)
-    if _FOLDERS in config.stash:
+    if folders := _told(terminalreporter, "folder"):
         terminalreporter.section("folders of real data")
-        table = [_FOLDERS_HEAD, *sorted(config.stash[_FOLDERS])]
+        table = [_FOLDERS_HEAD, *sorted(folders)]
         widths = [max(len(row[i]) for row in table) for i in range(len(_FOLDERS_HEAD))]
         for row in table:
             terminalreporter.line(
                 "  ".join(f"{cell:<{n}}" for cell, n in zip(row, widths, strict=True)).rstrip()
             )
-    rows = config.stash.get(_EQUAL, [])
-    if not rows:
-        return
-    wide = [max(len(row[i]) for row in rows) for i in (0, 1)]
-    terminalreporter.section("equality with the reference libraries: largest |difference|")
-    for backend, reference, n, difference, within in sorted(rows):
-        terminalreporter.line(
-            f"{backend:<{wide[0]}}  {reference:<{wide[1]}}  {n:>6} values  {difference:.1e}  (≤ {within:.0e})"
-        )
+    if rows := _told(terminalreporter, "equal"):
+        wide = [max(len(row[i]) for row in rows) for i in (0, 1)]
+        terminalreporter.section("equality with the reference libraries: largest |difference|")
+        for backend, reference, n, difference, within in sorted(rows):
+            terminalreporter.line(
+                f"{backend:<{wide[0]}}  {reference:<{wide[1]}}  {n:>6} values  "
+                f"{difference:.1e}  (≤ {within:.0e})"
+            )

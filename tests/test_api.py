@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 
 import vlitqc
+from vlitqc.comparison.compare import Comparison
 from vlitqc.errors import InputError, RunError, UnknownName, UsageError, VlitqcError
 from vlitqc.filtering.request import Words, request
 from vlitqc.types import Sample, Unreadable
@@ -401,6 +402,33 @@ def test_a_report_may_be_a_folder_and_goes_when_the_data_is_scored_again(make_da
     assert not index.exists()
     assert again.report(folder=True) == index
     assert len(list((run.path / "report" / "pictures").iterdir())) == 3
+
+
+def test_a_comparison_overwrites_nothing_of_its_data_sets(small_run: vlitqc.Run) -> None:
+    found = Comparison({"sets": [{"run": str(small_run.path)}]})
+    data = Path(small_run.info["input"]["paths"][0])
+    for out, told in ((data, "the input"), (small_run.path / "run.json", "the run"), (".", "no name")):
+        with pytest.raises(UsageError, match=told):
+            found.write(out)
+
+
+def test_what_is_in_the_place_of_a_report_stays(make_data: Make, tiny: str) -> None:
+    path = make_data(2)
+    run = vlitqc.score(path, tiny, report=False)
+    (run.path / "report").write_text("mine")
+    (run.path / "report.html").mkdir()
+    (run.path / "scorecard.md").symlink_to("nowhere")
+    again = vlitqc.score(path, tiny, report=False)
+    assert again.scorecard["counts"] == run.scorecard["counts"]
+    with pytest.raises(UsageError, match=r"report.html is a folder; name a file with --out"):
+        vlitqc.score(path, tiny)
+    assert vlitqc.Run.open(run.path).scorecard["counts"] == run.scorecard["counts"]
+    with pytest.raises(
+        UsageError, match=r"report is a file where a report has a folder|is no report of vlitqc"
+    ):
+        again.report(folder=True)
+    assert (run.path / "report").read_text() == "mine"
+    assert again.report(form="markdown").read_text().startswith("## Quality")
 
 
 def test_import_is_cheap_and_names_are_listed() -> None:

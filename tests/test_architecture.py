@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import re
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -328,11 +328,13 @@ def test_describing_one_metric_loads_that_metric_but_no_model() -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["metrics"]], ids=" ".join)
 def test_start_up_is_quick(arguments: list[str]) -> None:
-    fastest = float("inf")
+    # Processor time, so that what else the machine does does not count.
+    least = float("inf")
     for _ in range(5):
-        started = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "vlitqc", *arguments], capture_output=True, check=True)
-        fastest = min(fastest, time.perf_counter() - started)
-        if fastest < START_UP_SECONDS:
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        least = min(least, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        if least < START_UP_SECONDS:
             break
-    assert fastest < START_UP_SECONDS, f"vlitqc {' '.join(arguments)} took {fastest:.2f} s, the best of five"
+    assert least < START_UP_SECONDS, f"vlitqc {' '.join(arguments)} took {least:.2f} s, the best of five"

@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlitqc.analysis import bootstrap
-from vlitqc.analysis.bootstrap import MOST_RESAMPLED, bootstrap_counts, bootstrap_mean, percentile_interval
+from vlitqc.analysis.bootstrap import (
+    MOST_RESAMPLED,
+    bootstrap_counts,
+    bootstrap_kinds,
+    bootstrap_mean,
+    percentile_interval,
+)
 
 
 def test_the_interval_cuts_two_and_a_half_percent_from_each_end() -> None:
@@ -119,3 +125,15 @@ def test_about_95_of_100_intervals_hold_the_truth() -> None:
         assert found is not None
         hits += found[0] <= 0 <= found[1]
     assert 88 <= hits <= 99
+
+
+@pytest.mark.parametrize(
+    ("counts", "at_least", "kinds"), [([2] * 16, 2, 16), ([1] * 39, 1, 39), ([1, 1, 1], 2, 0), ([9], 1, 1)]
+)
+def test_the_interval_of_kinds_always_holds_their_number(
+    counts: list[int], at_least: int, kinds: int
+) -> None:
+    found = bootstrap_kinds(np.array(counts), at_least, seed=0)
+    assert found is not None
+    assert min(1, kinds) <= found[0] <= kinds <= found[1]
+    assert bootstrap_kinds(np.array([1]), seed=0) is None

@@ -175,6 +175,25 @@ def test_json_is_the_scorecard_and_nothing_else(
     assert json.loads(told.out) == Run.open(path.with_name("data.vlitqc")).scorecard
 
 
+@pytest.mark.parametrize("words", [(), ("--json",), ("--quiet",)])
+def test_a_page_that_cannot_be_written_costs_no_answer(
+    make_data: Make, tiny: str, vlitqc: Callable[..., Ended], words: tuple[str, ...]
+) -> None:
+    path = make_data(3)
+    vlitqc("score", path, "--profile", tiny, "--quiet")
+    run = path.with_name("data.vlitqc")
+    (run / "report.html").unlink()
+    (run / "report.html").mkdir()
+    told = vlitqc("score", path, "--profile", tiny, *words)
+    assert (told.code, is_sentence(told.err)) == (2, True)
+    assert f"{run}/report.html is a folder" in told.err
+    if "--json" in words:
+        assert json.loads(told.out) == Run.open(run).scorecard
+    else:
+        assert ("Readability" in told.out, f"scores  {run}/scores\n" in told.out) == (not words, not words)
+    assert "page " not in told.out
+
+
 def test_the_command_is_recorded(make_data: Make, tiny: str, vlitqc: Callable[..., Ended]) -> None:
     path = make_data(2, folder="with space")
     vlitqc("score", path, "--profile", tiny, "--quiet", "--limit", 1)

@@ -63,9 +63,11 @@ def test_a_data_set_against_itself_differs_by_nothing() -> None:
     assert (found.value, found.interval, found.p, found.clear) == (0, (0, 0), 1, False)
 
 
-def test_the_same_scores_throughout_leave_no_doubt() -> None:
-    found = means([1, 1, 1], [2, 2])
-    assert (found.value, found.interval, found.p, found.clear) == (1, (1, 1), 0, True)
+@pytest.mark.parametrize("same_records", [False, True])
+def test_scores_that_do_not_vary_have_no_interval(same_records: bool) -> None:
+    first, other = ([0.1] * 3, [0.7] * 3) if same_records else ([0.1] * 3, [0.7] * 2)
+    found = means(first, other, same_records=same_records)
+    assert found == Difference(pytest.approx(0.6), reason="the scores do not vary")
 
 
 @pytest.mark.parametrize("few", [[], [1.0], [NAN, 2.0]])
@@ -297,6 +299,87 @@ def test_a_data_set_without_a_value_or_of_another_scale_has_no_part_in_it() -> N
     found = at_equal_size(sets, {"kinds": [True, True, True]}, replicates=2, seed=0)["kinds"]
     assert [side is None for side in found.sets] == [False, True, False]
     assert at_equal_size(sets, {"kinds": [True, True, False]}, replicates=2, seed=0) == {}
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_very_few_records_are_not_clear(n: int) -> None:
+    sets = [data_set(Input(np.arange(n) * k, str(k)), np.ones(n, np.bool_)) for k in range(2)]
+    found, difference = compared(*sets)
+    assert (difference.interval, difference.p, difference.clear) == (None, None, None)
+    why = "one record has no random parts" if n == 1 else "the random parts do not vary"
+    assert difference.reason == why
+    assert [(side.interval, side.reason) for side in found.sets if side] == [(None, why)] * 2
+
+
+def test_a_rare_kind_that_no_random_part_lacks_is_not_clear() -> None:
+    common = Input(np.zeros(300, np.int64), "common")
+    rare = Input(np.array([0] * 280 + [1] * 20), "rare")
+    _, difference = compared(*(data_set(run, np.ones(300, np.bool_)) for run in (common, rare)))
+    assert (difference.value, difference.interval) == (1, None)
+    assert difference.reason == "the random parts do not vary"
+
+
+def test_of_one_that_does_not_vary_the_others_variance_counts_twice() -> None:
+    still, varied = Input(np.zeros(300, np.int64), "still"), population(1, 300, "varied")
+    found, difference = compared(*(data_set(run, np.ones(300, np.bool_)) for run in (still, varied)))
+    variances = [side.variance for side in found.sets if side]
+    assert variances[0] == 0
+    assert variances[1] is not None
+    low, high = ends(difference)
+    of_19_degrees = 2.093024
+    assert high - low == pytest.approx(2 * of_19_degrees * math.sqrt(2 * variances[1]))
+
+
+def test_a_part_that_random_parts_of_its_run_all_equal_is_not_clear() -> None:
+    run = Input(np.array([0] * 290 + [1] * 10), "run")
+    whole, part = data_set(run, np.ones(300, np.bool_)), data_set(run, np.arange(300) < 290)
+    _, difference = compared(whole, part)
+    assert (difference.value, difference.interval) == (-1, None)
+    assert difference.reason == "the random parts do not vary"
+
+
+def test_a_part_has_no_interval_beside_its_run_and_says_why() -> None:
+    run = population(1, 300, "run")
+    found, _ = compared(data_set(run, np.ones(300, np.bool_)), data_set(run, np.arange(300) < 150))
+    _, part = found.sets
+    assert part is not None
+    assert (part.interval, part.reason) == (None, "it is held against random parts of its run")
+
+
+def test_the_share_left_out_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = []
+    monkeypatch.setattr(fair, "_jackknife", lambda spread, share: shares.append(share) or spread)
+    sets = [data_set(population(k, 7, str(k)), np.ones(7, np.bool_)) for k in range(2)]
+    compared(*sets)
+    assert shares == [6 / 7] * 2  # of 7 records 5.6 are 80%
+
+
+def test_the_reason_of_random_parts_without_a_value_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Kinds, "scores", lambda *_: {"kinds": DatasetScore(reason="another version")})
+    _, difference = compared(
+        *(data_set(population(k, 100, str(k)), np.ones(100, np.bool_)) for k in range(2))
+    )
+    assert difference.reason == "no value in 20 of 20 random parts: another version"
+
+
+def test_the_curve_of_tasks_ends_at_the_value() -> None:
+    run, other = population(1, 100, "run"), population(2, 80, "other")
+    sets = [data_set(one, np.ones(len(one.kinds), np.bool_), curve=True) for one in (run, other)]
+    for data in sets:
+        data.metrics["kinds"]["details"]["at_least"] = AT_LEAST
+    found = at_equal_size(sets, {"kinds": [True, True]}, replicates=0, seed=0)["kinds"]
+    for data, side in zip(sets, found.sets, strict=True):
+        assert side is not None
+        assert side.curve is not None
+        assert side.curve.values[-1] == pytest.approx(data.metrics["kinds"]["value"])
+
+
+def test_progress_is_told_before_the_first_part() -> None:
+    sets = [data_set(population(k, 20, str(k)), np.ones(20, np.bool_)) for k in range(2)]
+    told: list[tuple[int, int]] = []
+    at_equal_size(sets, {"kinds": [True, True]}, replicates=2, seed=0, progress=lambda *at: told.append(at))
+    assert told == [(k, told[0][1]) for k in range(len(told))]
+    assert told[-1][0] == told[0][1]
 
 
 def test_the_same_seed_draws_the_same_parts() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -18,7 +19,8 @@ from rich.console import Console
 
 import vlitqc
 from vlitqc import cli, console
-from vlitqc.comparison.compare import Comparison, schema
+from vlitqc.comparison.compare import Comparison, _printed, schema
+from vlitqc.comparison.differences import Difference
 from vlitqc.comparison.markdown import escaped
 from vlitqc.engine.run import Run
 from vlitqc.errors import RunError, UsageError
@@ -123,7 +125,40 @@ def test_the_same_run_twice_differs_by_nothing(runs: Runs) -> None:
     told = [one["differences"][1] for one in found["metrics"]]
     assert [each["interval"] for each in told].count([0, 0]) == 4
     assert all(each["value"] in (0, None) and not each["clear"] for each in told)
+    assert found["sets"][1]["from_first"] == {"same": True, "n": 4, "clear": 0, "holds": 0}
+    assert "nothing differs" in render(found)
+    assert "nothing differs" in shown(found)
     assert [data["name"] for data in found["sets"]] == ["first/first", "first/first"]
+
+
+def test_the_same_records_in_another_run_are_known_by_their_scores(runs: Runs, tmp_path: Path) -> None:
+    again = compare(runs[0], changed(runs[0], tmp_path / "again.vlitqc")).as_json()
+    assert again["sets"][1]["from_first"]["same"]
+
+    def another_value(told: Any) -> None:
+        for principle in told["principles"]:
+            for one in principle["metrics"]:
+                one["value"] = 50.0 if one["name"] == "duplicates" else one["value"]
+
+    other = compare(runs[0], changed(runs[0], tmp_path / "other.vlitqc", scorecard=another_value)).as_json()
+    assert not other["sets"][1]["from_first"]["same"]
+
+
+def test_equal_numbers_of_different_records_are_not_the_same_records(two: Comparison) -> None:
+    found = json.loads(json.dumps(two.as_json()))
+    for one in found["metrics"]:
+        if one["differences"][1]["interval"]:
+            one["differences"][1] |= {"value": 0, "interval": [0, 0]}
+    assert "nothing differs" not in render(found)
+    assert "nothing differs" not in shown(found)
+
+
+def test_what_is_not_compared_is_listed_of_the_same_records_too(runs: Runs, tmp_path: Path) -> None:
+    other = changed(runs[0], tmp_path / "other.vlitqc", scorecard=other_version)
+    found = compare(runs[0], other, mix_profiles=True).as_json()
+    assert found["sets"][1]["from_first"]["same"]
+    assert "not compared (another scale): image_readability" in shown(found)
+    assert "1 not compared" in render(found)
 
 
 @pytest.mark.parametrize(
@@ -150,8 +185,44 @@ def test_filtered_adds_what_the_latest_filter_kept(run: Run, filtered: Path) -> 
 
 
 def test_without_a_filter_there_is_nothing_to_add(runs: Runs) -> None:
-    with pytest.raises(UsageError, match=r"has no filter's result; make one with: vlitqc filter"):
+    with pytest.raises(UsageError, match=r"has no filter's result; filter the data: vlitqc filter '"):
         compare(runs[1], filtered=True)
+
+
+def test_a_latest_filter_that_was_moved_is_named(run: Run, filtered: Path) -> None:
+    (filtered / "data.decisions.parquet").rename(filtered / "away.parquet")
+    with pytest.raises(UsageError) as caught:
+        compare(run, filtered=True)
+    sentence = (
+        f"{filtered}/data.decisions.parquet is not there any more; name data.filter.json where it is now"
+    )
+    assert str(caught.value).startswith(sentence)
+
+
+def test_a_latest_filter_of_an_earlier_run_is_named(run: Run, filtered: Path) -> None:
+    path = run.path / "run.json"
+    path.write_text(path.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"data\.decisions\.parquet is of another run than") as caught:
+        compare(run, filtered=True)
+    assert str(caught.value).endswith(f"filter the data again: vlitqc filter {run.path}")
+
+
+def test_an_output_of_a_filter_alone_asks_for_its_run(run: Run, filtered: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        compare(filtered / "data.kept.jsonl")
+    cure = f"name its run, too: vlitqc compare {run.path} {filtered}/data.filter.json"
+    assert str(caught.value) == f"one data set was named, data kept; {cure}"
+    with pytest.raises(UsageError, match="no data set was named"):
+        compare()
+
+
+def test_a_filter_whose_run_was_moved_asks_for_it(run: Run, filtered: Path) -> None:
+    moved = run.path.rename(filtered / "moved.vlitqc")
+    with pytest.raises(
+        RunError, match=r"copy\.vlitqc, which is not there any more; name the run where it is"
+    ):
+        compare(filtered / "data.filter.json", filtered / "data.dropped.jsonl")
+    assert compare(moved, filtered / "data.filter.json").as_json()["sets"][1]["part"] == "kept"
 
 
 def test_a_filter_knows_its_run_where_it_was(run: Run, filtered: Path) -> None:
@@ -180,7 +251,7 @@ def test_one_data_set_is_not_enough_and_nine_are_too_many(runs: Runs) -> None:
         compare(*[runs[0]] * 9)
 
 
-@pytest.mark.parametrize("options", [{"replicates": -1}, {"replicates": 1}, {"size": 0}, {"limit": 0}])
+@pytest.mark.parametrize("options", [{"replicates": -1}, {"replicates": 1}, {"size": 0}])
 def test_numbers_out_of_range_are_refused(runs: Runs, options: dict[str, int]) -> None:
     (name,) = options
     with pytest.raises(UsageError, match=f"^{name}="):
@@ -284,6 +355,56 @@ def test_models_are_not_mixed_either(runs: Runs, tmp_path: Path) -> None:
 # ---------------------------------------------------------------- forms
 
 
+def shown(found: dict[str, Any], width: int = 120) -> str:
+    screen = Console(width=width, highlight=False, emoji=False, record=True, file=io.StringIO())
+    screen.print(console.comparison(found))
+    return screen.export_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "told"),
+    [
+        ("visual_complexity", (50.0, 50.04, (-3.0, 3.08)), ("50.0", "50.0", "0.0", "-3.0 to +3.1")),
+        ("visual_complexity", (50.0, 49.99, (-90.0, 89.98)), ("50.0", "50.0", "0.0", "-90.0 to +90.0")),
+        ("image_readability", (0.5, 0.25, (-0.5, 0.0)), ("0.5000", "0.2500", "-0.2500", "-0.5000 to 0.0000")),
+        ("other", (1000.0, 2000.0, (900.0, 1100.0)), ("1,000", "2,000", "+1,000", "+900 to +1,100")),
+        ("other", (0.53, 0.53, (0.0, 0.0)), ("0.53", "0.53", "0.00", "0.00 to 0.00")),
+    ],
+)
+def test_numbers_have_the_digits_of_their_column_and_no_signed_zero(
+    name: str, values: tuple[float, float, tuple[float, float]], told: tuple[str, ...]
+) -> None:
+    first, other, interval = values
+    section = {"name": name, "fair": None, "values": [{"value": first}, {"value": other}]}
+    printed = _printed(section, Difference(other - first, interval), 1)
+    assert printed == dict(zip(("first", "other", "difference", "interval"), told, strict=True))
+
+
+def test_letters_go_by_place_where_data_sets_are_equal(two: Comparison) -> None:
+    found = json.loads(json.dumps(two.as_json()))
+    (sized,) = (one for one in found["metrics"] if one["name"] == "duplicates")
+    side = {"chao1": 3.0, "coverage": 0.5, "expected": 2.0, "reason": None}
+    sized["fair"]["sets"] = [dict(one) | side for one in [sized["fair"]["sets"][0]] * 2]
+    assert re.findall(r">([AB]): 2 expected", render(found)) == ["A", "B"]
+
+
+def test_long_names_are_cut_in_headings(two: Comparison) -> None:
+    found = json.loads(json.dumps(two.as_json()))
+    found["sets"][1]["name"] = "n" * 200
+    (heading,) = (line for line in shown(found).splitlines() if line.startswith("B − A"))
+    assert heading == f"B − A: {'n' * 23}… against first"
+
+
+def test_a_stage_is_named_before_the_random_parts() -> None:
+    screen = Console(force_terminal=True, width=80, file=io.StringIO())
+    with console.parts_drawn(screen) as progress:
+        assert progress is not None
+        progress(1, 5)
+    told = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert "metrics of the data sets" in told
+    assert "random parts" in told
+
+
 @pytest.fixture(scope="module")
 def two(runs: Runs) -> Comparison:
     """The comparison of the two runs."""
@@ -330,6 +451,7 @@ def test_on_the_page_a_name_is_text(two: Comparison, tmp_path: Path) -> None:
     page = two.write(tmp_path / "page.html")
     html = page.read_text(encoding="utf-8")
     assert html == render(two.as_json())
+    assert "built-in" not in html
     assert "<img src=x" not in html
     assert "&lt;img src=x onerror=alert(1)&gt;{{7*7}}" in html
     assert "<script" not in html
@@ -375,7 +497,7 @@ def test_the_command_line_refuses_in_a_sentence(
 ) -> None:
     code, out, err = command(runs[0].path)
     assert (code, out) == (2, "")
-    assert err.startswith("error: one data set was named; name two or more")
+    assert err.startswith("error: one data set was named, first; name two or more")
     code, out, err = command(runs[0].path, tmp_path / "none")
     assert (code, out) == (3, "")
     assert "does not exist" in err

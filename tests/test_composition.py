@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from scipy.stats import spearmanr
 
-from vlitqc.analysis.diversity import rarefaction
+from vlitqc.analysis.diversity import expected_clusters, rarefaction
 from vlitqc_reports import composition
 from vlitqc_reports.composition import Composition
 
@@ -180,11 +180,21 @@ def test_the_curve_of_tasks_is_rarefaction_and_leaves_out_the_untagged(tmp_path:
     tasks = {"a": 50, "b": 20, "c": 1, "other": 400}
     details = {"tasks": tasks, "chao1": 3.5, "coverage": 0.986}
     (found,) = built(Run(tmp_path, details={"task_diversity": details})).growth
-    assert (found.points[0], found.points[-1]) == ((0.0, 0.0), (71.0, 3.0))
+    assert (found.points[0], found.points[-1]) == ((0.0, 0.0), (471.0, 3.0))
     for m, kinds in found.points:
-        assert kinds == pytest.approx(rarefaction([50, 20, 1], int(m)))
+        assert kinds == pytest.approx(expected_clusters([50, 20, 1], 471, int(m), 1))
     assert found.limit == ("at least 3.50 (Chao1)", 3.5)
     assert "98.6%" in found.words
+    assert found.words.startswith("A task counts that occurs; “other” is none.")
+
+
+def test_the_curve_of_tasks_ends_at_the_metrics_value(tmp_path: Path) -> None:
+    details = {"tasks": {"a": 50, "b": 2, "c": 1, "other": 4}, "at_least": 2}
+    (found,) = built(Run(tmp_path, details={"task_diversity": details})).growth
+    assert found.points[-1] == (57.0, pytest.approx(2.0))
+    assert found.words.startswith("A task counts that has 2 instructions; “other” is none.")
+    rare = {"tasks": {"a": 1, "b": 1}, "at_least": 2}
+    assert built(Run(tmp_path, details={"task_diversity": rare})).growth == ()
 
 
 def test_a_curve_is_fine_where_it_bends(tmp_path: Path) -> None:
@@ -198,7 +208,11 @@ def test_a_curve_is_fine_where_it_bends(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("tasks", "words"),
-    [({"a": 500, "b": 500}, "is flat"), ({f"t{i}": 1 for i in range(20)}, "still rises")],
+    [
+        ({"a": 500, "b": 500}, "is flat"),
+        ({f"t{i}": 1 for i in range(20)}, "still rises"),
+        ({f"t{i}": 1 for i in range(4)}, "4 tasks are too few to tell"),
+    ],
 )
 def test_the_curve_is_told_in_words(tmp_path: Path, tasks: dict[str, int], words: str) -> None:
     (found,) = built(Run(tmp_path, details={"task_diversity": {"tasks": tasks}})).growth

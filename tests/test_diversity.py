@@ -14,6 +14,7 @@ from vlitqc.analysis.diversity import (
     gini,
     good_turing_coverage,
     imbalance_ratio,
+    known_kinds,
     normalised_entropy,
     percent_variance,
     rarefaction,
@@ -52,6 +53,19 @@ def test_expected_clusters_equals_the_mean_of_many_draws() -> None:
     assert abs(expected_clusters(sizes, n_total, 150, 1) - species.mean()) < 4 * species.std() / math.sqrt(
         4000
     )
+
+
+def test_known_kinds_are_those_told_in_full() -> None:
+    tasks = known_kinds({"tasks": {"a": 5, "b": 2, "c": 1, "other": 4}, "at_least": 2})
+    assert tasks is not None
+    assert (tasks.what, tasks.counts.tolist(), tasks.n) == ("tasks", [5, 2, 1], 12)
+    assert tasks.expected(12) == pytest.approx(2)
+    assert tasks.expected(6) == expected_clusters([5, 2, 1], 12, 6, 2)
+    categories = known_kinds({"instances": {"cat": 3, "other": 1}, "n_instances": 4})
+    assert categories is not None
+    assert (categories.what, categories.counts.tolist(), categories.at_least) == ("categories", [3, 1], 1)
+    for odd in ({"instances": {"cat": 3}, "n_instances": 9}, {"tasks": {"other": 3}}, {"tasks": "x"}, {}):
+        assert known_kinds(odd) is None
 
 
 def test_expected_clusters_at_the_ends() -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import vlitqc
-from vlitqc.engine import shards
+from vlitqc.engine import dataset, shards
 from vlitqc.engine.dataset import BINS, count_reasons, spread
 from vlitqc.engine.inputs import run_of
 from vlitqc.engine.shards import cut, read_done, shard_size
@@ -255,6 +255,45 @@ def test_wrong_answers_become_reasons(
     assert run.scores["made_reason"].str.startswith("error: ").all()
     assert run.scorecard["counts"] == {"records": 5, "scored": 0, "partial": 5, "unreadable": 0}
     assert run.scores["image_readability"].notna().all()
+
+
+def test_half_a_surrogate_pair_in_words_of_a_metric_is_spelled(
+    make_data: Make, profile_file: Any, register: Any
+) -> None:
+    def answer(batch: Batch) -> list[Score]:
+        if any(s.id == "r2" for s in batch.samples):
+            raise ValueError("bad \ud800")
+        return [
+            Score(1.0, notes={"why": "x\udcff"}) if s.id == "r0" else Score(reason="not \udfff")
+            for s in batch.samples
+        ]
+
+    def features(batch: Batch) -> dict[str, Features]:
+        raise ValueError("no \ud800")
+
+    def resolve(store: FeatureStore) -> DatasetScore:
+        return DatasetScore(reason="none \ud800", n_total=store.n_samples)
+
+    register("made", sample_metric(answer, notes=("why",)))
+    whole = dataset_metric(features, resolve)
+    whole.spec = spec("whole", "dataset")
+    register("whole", whole)
+    run = score(make_data(3), profile_file("[metrics.made]\n[metrics.whole]"))
+    assert run.scores["made_why"][0] == r"x\udcff"
+    assert run.scores["made_reason"].tolist()[1:] == [r"not \udfff", r"error: ValueError: bad \ud800"]
+    assert set(run.issues["detail"]) == {r"whole: error: ValueError: no \ud800"}
+
+
+@pytest.mark.parametrize(
+    ("reasons", "told"),
+    [
+        ({"a": 3}, "a"),
+        ({"a": 3, "b": 1}, "a (and 1 other reason)"),
+        ({"a": 3, "b": 1, "c": 1}, "a (and 2 other reasons)"),
+    ],
+)
+def test_why_there_is_no_value_is_said_with_the_right_plural(reasons: dict[str, int], told: str) -> None:
+    assert dataset._why_none(reasons, 5) == told
 
 
 def test_a_metric_that_miscounts_in_batches_is_asked_sample_by_sample(
@@ -733,11 +772,19 @@ def test_an_input_is_opened_again_as_it_was(make_data: Make, record: Any, tiny: 
     assert all(len(entry["sha256"]) == 64 for entry in told["files"])
     assert vlitqc.Run.open(run.path).record(5).turns[0].instruction == "What is 1?"
     second.write_bytes(second.read_bytes().replace(b"It is 3", b"It is 4"))
+    changed = vlitqc.Run.open(run.path)
     with pytest.raises(InputError, match=rf"{second} has changed since it was scored; run again"):
-        vlitqc.Run.open(run.path).record(0)
+        _ = changed.reader
+    with pytest.raises(InputError, match=rf"{second} has changed since it was scored; run again"):
+        changed.record(5)
+    assert changed.record(0).turns[0].response == "It is 0."
     second.unlink()
+    less = vlitqc.Run.open(run.path)
     with pytest.raises(InputError, match=rf"{second} is no longer there"):
-        vlitqc.Run.open(run.path).record(0)
+        _ = less.reader
+    with pytest.raises(InputError, match=rf"{second} is no longer there"):
+        less.record(5)
+    assert less.record(0) == changed.record(0)
 
 
 def test_a_file_more_in_a_folder_is_a_change_and_is_scored(folder: Path, tiny: str, record: Any) -> None:
@@ -745,7 +792,8 @@ def test_a_file_more_in_a_folder_is_a_change_and_is_scored(folder: Path, tiny: s
     more = folder / "part-3.jsonl"
     more.write_text(json.dumps(record(30, "0.png")) + "\n")
     with pytest.raises(InputError, match="has changed since it was scored: 4 files now, 3 then"):
-        vlitqc.Run.open(folder).record(0)
+        _ = vlitqc.Run.open(folder).reader
+    assert vlitqc.Run.open(folder).record(0).id == "r0"
     assert len(score(folder, tiny).scores) == 31
     assert vlitqc.Run.open(run.path).record(30).id == "r30"
 

@@ -151,7 +151,9 @@ def test_the_entry_of_a_clustering_has_representatives_with_cards_only() -> None
         ("A dog’s life, 1984!", ["dog's", "life"]),
         ("हिन्दी में कुत्ता", ["हिन्दी", "में", "कुत्ता"]),
         ("一只猫", ["一只", "只猫"]),
-        ("แมว", ["แม", "มว"]),
+        ("แมวนอน cat", ["cat"]),
+        ("ແມວ ឆ្មា ကြောင် ཞི་མི", []),
+        ("die Straße", ["die", "straße"]),
         ("قطة نائمة", ["قطة", "نائمة"]),
         ("می‌خواهم", ["می‌خواهم"]),
         ("고양이가 있다", ["고양이가", "있다"]),
@@ -167,6 +169,7 @@ def test_words_of_any_script_and_nothing_that_hides_or_turns_text(text: str, exp
 def test_common_words_are_left_out_and_pairs_with_a_common_character() -> None:
     assert words("the cat on the sofa", frozenset({"the", "on"})) == ["cat", "sofa"]
     assert words("猫在沙发", frozenset({"在"})) == ["沙发"]
+    assert words("Großes groß", frozenset({"gross"})) == ["großes"]  # lists of common words are folded
 
 
 def test_one_long_text_does_not_name_a_cluster() -> None:

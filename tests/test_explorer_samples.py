@@ -54,7 +54,7 @@ class FakeRun:
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         n = len(self.records)
         own = {"row": range(n), "id": ["a"] * n, "file": ["/x/data.jsonl"] * n, "line": range(1, n + 1)}
-        own |= {"state": ["scored"] * n, "task": ["captioning"] * n} | self.columns
+        own |= {"n_images": [1] * n, "state": ["scored"] * n, "task": ["captioning"] * n} | self.columns
         return pa.table({name: list(own[name]) for name in columns or own})
 
     def take(self, rows: Sequence[int]) -> pa.Table:
@@ -255,7 +255,7 @@ def test_all_scores_with_parts_and_reasons() -> None:
     )  # fmt: skip
     assert card["values"] == {"match": 24.3123}
     assert card["scores"] == [
-        ["match", "Match", "24.3", None, [["worst", "1.50"]]],
+        ["match", "Match", "24.3", None, []],
         ["judge", "Judge", None, "no judge is configured", []],
         ["response_cluster", "Response cluster", None, "in no cluster", []],
         ["image_cluster", "Image cluster", None, "text-only", []],
@@ -295,11 +295,48 @@ def test_an_unreadable_record_says_why_and_once() -> None:
     assert (card["state"], card["fault"], card["turns"], card["scores"]) == ("unreadable", "not JSON", [], [])
 
 
-def test_an_input_that_moved_is_told_and_not_looked_for_again() -> None:
-    run = FakeRun([InputError("data.jsonl is gone")] * 3)
-    cards = list(Samples(run).cards([0, 1, 2]))
-    assert {card["fault"] for card in cards} == {"the record could not be read again: data.jsonl is gone"}
-    assert run.opened == 1
+def test_a_file_that_moved_is_told_by_its_name() -> None:
+    samples = Samples(FakeRun([InputError("/x/data.jsonl is gone"), sample()]))
+    lost, other = samples.cards([0, 1])
+    assert lost["fault"] == "the record could not be read again: data.jsonl is gone"
+    assert other["turns"] == [["What is it?", "A dog."]]
+    assert samples.lost == {0: "/x/data.jsonl is gone"}
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_text("{}\n")])
+@pytest.mark.parametrize("given", ["both", "folder"])
+def test_a_file_that_is_lost_takes_only_its_own_cards(
+    tmp_path: Path, spoil: Callable[[Path], Any], given: str
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    files = [folder / "1.jsonl", folder / "2.jsonl"]
+    for file in files:
+        turns = [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": file.stem}]
+        file.write_text(json.dumps({"id": file.stem, "conversations": turns}) + "\n")
+    data: Any = files if given == "both" else folder
+    run = vlitqc.score(data, metrics=["duplicates"], report=False, out=tmp_path / "run")
+    spoil(files[0])
+    lost, kept = Samples(vlitqc.Run.open(run.path)).cards([0, 1])
+    assert "1.jsonl" in lost["fault"]
+    assert str(folder) not in lost["fault"]
+    assert kept["turns"] == [["What is it?", "2"]]
+    with pytest.raises(InputError):
+        vlitqc.filter(run.path, where="n_turns > 0")
+
+
+def test_a_picture_that_is_deleted_takes_only_its_own_card(
+    tmp_path: Path, picture: Callable[[int], bytes]
+) -> None:
+    for name in ("cat/0.png", "cat/1.png", "dog/2.png"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_bytes(picture(int(name[4])))
+    run = vlitqc.score(tmp_path / "data", metrics=["duplicates"], report=False)
+    (tmp_path / "data" / "cat" / "0.png").unlink()
+    lost, *kept = Samples(vlitqc.Run.open(run.path)).cards([0, 1, 2])
+    assert "0.png is no longer there" in lost["fault"]
+    assert [card["fault"] for card in kept] == [None, None]
+    assert all(card["pictures"][0]["thumb"] for card in kept)
 
 
 def test_one_record_that_cannot_be_read_leaves_the_others() -> None:

@@ -191,7 +191,8 @@ def test_categories_of_a_data_set_by_hand() -> None:
     assert score.details["chao1"] == pytest.approx(5 + 4 / 6)
     assert score.details["coverage"] == pytest.approx(0.75)
     assert (score.n_scored, score.n_total) == (4, 6)
-    assert 1 <= score.interval[0] <= score.interval[1] <= 5
+    assert 1 <= score.interval[0] < 5 < score.interval[1]
+    assert sum(score.interval) == pytest.approx(10)
 
 
 def test_records_that_show_one_picture_count_it_once_in_any_order() -> None:

@@ -6,8 +6,10 @@ import base64
 import gzip
 import hashlib
 import json
+import math
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
@@ -442,8 +444,7 @@ def test_missing_scores_show_their_reason() -> None:
     run = make_run([1.0, None, 3.0])
     run.scorecard["principles"][1]["metrics"][1]["reasons"] = {"no judge is configured": 3}
     page = Page(render(run))
-    assert "Not scored no judge is configured" in page.text
-    assert "no judge is configured 3" in page.text
+    assert "is not scored: no judge is configured" in page.text
     assert "2 of 3 scored" in page.text
     assert "nan" not in page.text.lower().split()
     reasons = {card["row"]: {line[0]: line[3] for line in card["scores"]} for card in page.cards}
@@ -498,16 +499,18 @@ def test_unreadable_records_and_a_lost_input_are_told() -> None:
         1: None,
     }
 
-    asked = []
-
     def gone(row: int) -> Record:
-        asked.append(row)
-        raise InputError("the input is no longer there")
+        raise InputError(f"{run.scores['file'][row]} is no longer there; it had {row}")
 
     run.record = gone  # type: ignore[method-assign]
-    told = "the record could not be read again: the input is no longer there"
-    assert [card["fault"] for card in Page(render(run)).cards] == [told, told]
-    assert len(asked) == 1
+    source = render(run)
+    told = "the record could not be read again: data.jsonl is no longer there"
+    assert {card["fault"] for card in Page(source).cards} == {told}
+    assert (
+        "The content of 2 of 2 cards could not be read again: data.jsonl is no longer there; it had "
+        in source
+    )
+    assert "(and 1 other reason)" in source
 
 
 def test_unreadable_records_are_counted_beside_the_others() -> None:
@@ -546,6 +549,24 @@ def test_every_metric_has_its_part_and_its_numbers() -> None:
     assert found["above"][found["stops"].index("2")] == 2
     assert sum(found["histogram"]["counts"]) == 3
     assert page.meta["tasks"] == [{"label": "captioning", "n": 4}]
+
+
+def test_a_metric_of_nothing_but_infinities_is_no_metric_of_the_page() -> None:
+    run = make_run([1.0, 2.0, 3.0])
+    run.scores["correctness"] = [math.inf, -math.inf, math.inf]
+    page = Page(render(run))
+    assert [m["name"] for m in page.meta["metrics"]] == ["match"]
+    assert len(page.cards) == 3
+
+
+def test_numbers_as_large_as_can_be_have_a_page() -> None:
+    largest = sys.float_info.max
+    run = make_run([1.0, 2.0, 3.0, 4.0])
+    run.scores["match"] = [-largest, 0.0, 1e308, largest]
+    run.scorecard["principles"][1]["metrics"][0]["histogram"] = None
+    found = Page(render(run)).meta["metrics"][0]["histogram"]
+    assert (found["edges"][0], found["edges"][-1]) == (-largest, largest)
+    assert sum(found["counts"]) == 4
 
 
 def test_rare_tasks_are_counted_together() -> None:
@@ -695,13 +716,59 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["report"]
 
 
-@pytest.mark.parametrize("kind", ["file", "a stranger beside", "a stranger within", "only pictures", "link"])
-def test_a_folder_of_others_is_left_alone(tmp_path: Path, kind: str) -> None:
+def test_a_page_stays_whole_where_the_next_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "report"
+    write_report(make_run([1.0, 2.0], picture=noise), out, folder=True)
+    page = (out / "index.html").read_bytes()
+    pictures = {path.name for path in (out / "pictures").iterdir()}
+    move = Path.replace
+
+    def fail(self: Path, target: Path) -> Path:
+        if target.name == "index.html":
+            raise OSError("the disk is gone")
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="the disk is gone"):
+        write_report(make_run([1.0], n_images=3, picture=noise), out, folder=True)
+    assert (out / "index.html").read_bytes() == page
+    assert pictures <= {path.name for path in (out / "pictures").iterdir()}
+    monkeypatch.undo()
+    write_report(make_run([1.0, 2.0], picture=noise), out, folder=True)
+    assert {path.name for path in (out / "pictures").iterdir()} == pictures
+    assert [p.name for p in tmp_path.iterdir()] == ["report"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause"),
+    [
+        ("file", "report is a file where a report has a folder"),
+        ("a stranger beside", "notes.txt is no part of a report of vlitqc"),
+        ("a stranger within", "holiday.jpg is no part of a report of vlitqc"),
+        ("only pictures", "index.html is no page of vlitqc"),
+        ("link", "report is a link where"),
+        ("dangling link", "report is a link where"),
+        ("pictures is a file", "pictures is a file where a report has a folder"),
+        ("pictures is a link", "pictures is a link where a report has a folder"),
+        ("page is a folder", "index.html is a folder where a report has a file"),
+    ],
+)
+def test_a_folder_of_others_is_left_alone(tmp_path: Path, kind: str, cause: str) -> None:
     out = tmp_path / "report"
     if kind == "file":
         out.write_text("mine")
+    elif kind == "dangling link":
+        out.symlink_to(tmp_path / "nowhere")
+    elif kind == "page is a folder":
+        (out / "index.html").mkdir(parents=True)
     else:
         write_report(make_run([1.0], picture=noise), out, folder=True)
+    if kind.startswith("pictures is a "):
+        (out / "pictures").rename(tmp_path / "elsewhere")
+        if kind.endswith("file"):
+            (out / "pictures").write_text("mine")
+        else:
+            (out / "pictures").symlink_to(tmp_path / "elsewhere")
     if kind == "a stranger beside":
         (out / "notes.txt").write_text("mine")
     if kind == "a stranger within":
@@ -712,14 +779,17 @@ def test_a_folder_of_others_is_left_alone(tmp_path: Path, kind: str) -> None:
         out.rename(tmp_path / "real")
         out.symlink_to(tmp_path / "real")
     before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))
-    with pytest.raises(UsageError, match="is no report of vlitqc; name another"):
+    with pytest.raises(UsageError, match=f"{cause}.*; name another folder with --out DIR"):
         write_report(make_run([1.0, 2.0]), out, folder=True)
     assert sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*")) == before
 
 
-def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+def test_an_empty_folder_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "report").mkdir()
-    assert write_report(make_run([1.0]), tmp_path / "report", folder=True).is_file()
+    monkeypatch.chdir(tmp_path / "report")
+    for _ in range(2):
+        assert write_report(make_run([1.0], picture=noise), Path(), folder=True).is_file()
+        assert {path.name for path in Path.cwd().iterdir()} == {"index.html", "pictures"}
 
 
 # ---------------------------------------------------------------- parts
@@ -832,3 +902,24 @@ def test_text_keeps_its_lines_and_scripts() -> None:
     assert wording.plain("<\u202e") == "<[U+202E]"
     assert wording.marked("a\u202e\u202e\x01<\r\n") == "a\x01U+202E ×2\x02\x01U+0001\x02<\n"
     assert wording.clip("x" * 12, 10) == "x" * 10 + "… [2 more characters]"
+
+
+def test_commands_name_the_run_where_it_is_and_no_option() -> None:
+    run = make_run([0.1, None, 3.0])
+    option = "--drop-below match=0.2"
+    run.scorecard["verdict"]["to_fix"] = [
+        {"title": "low match", "detail": "", "n": 1, "command": f"vlitqc filter /once/here.run {option}"},
+        {"title": "unreadable file", "detail": "", "n": 1, "command": None},
+    ]
+    run.path = Path("-odd name")
+    page = Page(render(run))
+    assert f"vlitqc filter './-odd name' {option}" in page.text
+    assert page.meta["command"] == "vlitqc filter './-odd name'"
+    assert "/once/here.run" not in page.text
+
+
+@pytest.mark.parametrize(("n", "words"), [(9, "and 1 other reason "), (10, "and 2 other reasons ")])
+def test_reasons_beyond_the_first_are_counted(n: int, words: str) -> None:
+    run = make_run([1.0, None, 3.0])
+    run.scorecard["principles"][1]["metrics"][0]["reasons"] = {f"reason {k}": 1 for k in range(n)}
+    assert words in Page(render(run)).text

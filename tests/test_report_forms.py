@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -156,7 +157,7 @@ def test_nothing_of_the_data_is_markup(run: Run) -> None:
 @given(st.text(alphabet="`|\\*_[]<>&~#$:/.\n ahtpsw@!-", max_size=24))
 def test_any_text_shows_as_itself(text: str) -> None:
     shown = " ".join(text.split())
-    for cell, wanted in ((markdown.code(text), shown or "–"), (markdown.escaped(text), shown)):
+    for cell, wanted in ((markdown.code_cell(text), shown or "–"), (markdown.escaped(text), shown)):
         table = f"| a | b |\n| -- | -- |\n| x{cell}x | second |\n"
         rows = cells(table)
         assert len(rows) == 2
@@ -166,6 +167,18 @@ def test_any_text_shows_as_itself(text: str) -> None:
         assert not {"html_inline", "link_open", "image", "em_open", "strong_open"} & {
             t.type for t in tokens(table)
         }
+
+
+@given(st.text(alphabet="`|\\ a", max_size=12))
+def test_outside_of_a_table_code_shows_as_itself_to_the_bar(text: str) -> None:
+    (span,) = (t for t in tokens(f"## {markdown.code(text)}") if t.type == "code_inline")
+    assert span.content == (" ".join(text.split()) or "–")
+
+
+def test_nobody_is_mentioned_and_no_mail_address_is_a_link() -> None:
+    found = list(tokens(markdown.escaped("mail a@b.example, thank @octocat or @@x` today")))
+    assert not any("@" in t.content for t in found if t.type == "text")
+    assert [t.content for t in found if t.type == "code_inline"] == ["@", "@", "@@"]
 
 
 def test_links_that_readers_see_by_themselves_are_broken() -> None:
@@ -229,6 +242,19 @@ def test_a_folder_whose_name_is_no_utf8(
     run = vlitqc.score(make_data(lines=[record(0, "a.png")]), tiny, image_root=root, report=False)
     (found,) = pd.read_parquet(write_samples(run, tmp_path / "s.parquet"))["image"]
     assert found == str(tmp_path / "im\\udcff" / "a.png")
+
+
+def test_a_score_that_is_named_like_content_keeps_its_values(run: Run, tmp_path: Path) -> None:
+    for part in (run.path / "scores").glob("*.parquet"):
+        table = pq.read_table(part)
+        for name in ("text", "x", "score_text"):
+            table = table.append_column(name, pc.cast(table["row"], "float64"))
+        pq.write_table(table, part)
+    samples = pd.read_parquet(write_samples(run, tmp_path / "s.parquet", projection="none"))
+    assert samples["text"].dropna().map(type).eq(str).all()
+    assert samples["x"].isna().all()
+    for name in ("score_text", "score_x", "score_score_text"):
+        assert samples[name].tolist() == samples["row"].tolist()
 
 
 def test_it_is_written_in_pieces(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,6 +380,53 @@ def test_a_form_is_written_where_asked(run: Run, tmp_path: Path) -> None:
     assert out.read_text().startswith("## Quality")
 
 
+@pytest.mark.parametrize("form", ["html", "markdown", "parquet"])
+def test_neither_the_input_nor_the_run_is_overwritten(run: Run, form: str) -> None:
+    path = Path(run.info["input"]["paths"][0])
+    linked = path.with_name("linked.html")
+    linked.symlink_to(path)
+    parts = (
+        "run.json",
+        "scorecard.json",
+        "profile.json",
+        "issues.parquet",
+        "filters.json",
+        ".lock",
+        "shards/x",
+    )
+    for out, told in (
+        (path, "belongs to the input, which is never overwritten"),
+        (linked, "belongs to the input, which is never overwritten"),
+        *((run.path / name, "belongs to the run") for name in (*parts, "features/x", "remote/x")),
+        (run.path / "scores" / "part-00000.parquet", "belongs to the run"),
+        (run.path / "scores", "is a folder"),
+        (run.path, "is a folder"),
+        (".", "has no name"),
+        ("/", "has no name"),
+        ("", "has no name"),
+    ):
+        before = {each: each.read_bytes() for each in (path, *run.path.rglob("*")) if each.is_file()}
+        code, said = asked("report", run.path, "--form", form, "--out", out)
+        assert (code, told in said, "\n" in said) == (2, True, False)
+        assert {each: each.read_bytes() for each in (path, *run.path.rglob("*")) if each.is_file()} == before
+
+
+@pytest.mark.parametrize("pattern", ["", "*.jsonl"])
+def test_no_report_becomes_a_part_of_its_input(
+    make_data: Make, tiny: str, tmp_path: Path, pattern: str
+) -> None:
+    folder = make_data(2).parent / "set"
+    folder.mkdir()
+    (folder / "a.jsonl").write_bytes((folder.parent / "data.jsonl").read_bytes())
+    run = vlitqc.score(folder / pattern, tiny, out=tmp_path / "run", report=False)
+    for name in ("a.jsonl", "b.jsonl"):
+        with pytest.raises(UsageError, match="belongs to the input"):
+            run.report(folder / name, form="markdown")
+    if pattern:
+        assert run.report(folder / "card.md", form="markdown").is_file()
+    assert run.report(run.path / "card.md", form="markdown").is_file()
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -361,8 +434,12 @@ def test_a_form_is_written_where_asked(run: Run, tmp_path: Path) -> None:
         (("--form", "markdown", "--map", "pca"), "--map: the form 'markdown' does not take it"),
         (("--form", "parquet", "--folder"), "--folder: the form 'parquet' does not take it"),
         (("--form", "markdwn"), "did you mean markdown"),
-        (("--port", "8000"), "--port: they are options of --serve"),
-        (("--no-open",), "--no-open: they are options of --serve"),
+        (("--port", "8000"), "--port: it is an option of --serve; add that, or leave it out"),
+        (("--no-open",), "--no-open: it is an option of --serve; add that, or leave it out"),
+        (
+            ("--port", "8000", "--no-open"),
+            "--no-open, --port: they are options of --serve; add that, or leave them",
+        ),
         (("--serve", "--out", "x"), "--out does not go with --serve"),
         (("--serve", "--form", "html"), "--form does not go with --serve"),
         (("--serve", "--folder"), "--folder does not go with --serve"),

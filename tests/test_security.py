@@ -729,7 +729,9 @@ def test_nothing_of_the_data_becomes_part_of_the_page(
     for page in pages:
         scripts = [attributes for tag, attributes in page.elements if tag == "script"]
         assert sum("type" not in attributes for attributes in scripts) == 1
-        assert all(attributes.get("type") in (None, "application/json", "text/plain") for attributes in scripts)
+        assert all(
+            attributes.get("type") in (None, "application/json", "text/plain") for attributes in scripts
+        )
         for tag, attributes in page.elements:
             assert tag not in ("iframe", "object", "embed", "base", "img")
             for key, value in attributes.items():

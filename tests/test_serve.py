@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -32,9 +33,10 @@ from hypothesis import strategies as st
 import vlitqc
 from vlitqc.cli import cli
 from vlitqc.engine.run import Run
-from vlitqc.errors import UsageError
+from vlitqc.errors import InputError, UsageError
 from vlitqc.filtering.request import filtered
 from vlitqc_reports import serve
+from vlitqc_reports.explorer.contents import read_tasks
 from vlitqc_reports.serve import MAX_BODY, MAX_ROWS, Server, Sorted
 
 N = 40
@@ -194,9 +196,14 @@ def test_every_answer_is_private(ask: Ask, path: str) -> None:
         "/{token};/",
         "/\xff/",
         "http://127.0.0.1/{token}/",
+        "http://[/{token}/",
+        "http://[::1]]/x",
+        "http://a\xbd/x",
+        "x/{token}/",
+        "?/{token}/",
     ],
 )
-def test_nothing_else_has_an_address(server: Server, path: str) -> None:
+def test_nothing_else_has_an_address(server: Server, path: str, capsys: pytest.CaptureFixture[str]) -> None:
     target = path.format(token=server.token, short=server.token[:-1])
     with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=20) as stream:
         host = f"127.0.0.1:{server.server_address[1]}"
@@ -205,6 +212,7 @@ def test_nothing_else_has_an_address(server: Server, path: str) -> None:
             answer.begin()
             assert answer.status == 404
             assert json.loads(answer.read()) == {"error": "there is nothing here"}
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -317,14 +325,15 @@ def test_tasks_are_those_of_the_page(server: Server, ask: Ask) -> None:
 
 def test_beyond_254_tasks_the_smaller_ones_are_one() -> None:
     names = [f"task {i:03}" for i in range(300) for _ in range(300 - i)] + [None]
-    labels, places = serve._tasks(pa.table({"task": names}), np.ones(len(names), np.bool_))
-    assert len(labels) == 254
-    assert labels[0] == "task 000"
-    assert labels[-1] == "other tasks"
+    table = pa.table({"task": names})
+    run: Any = SimpleNamespace(table=table.select, take=lambda _: table.slice(0, 0))
+    tasks, places = read_tasks(run, np.arange(len(names)))
+    assert len(tasks) == 254
+    assert tasks[0] == {"label": "task 000", "n": 300}
+    assert tasks[-1] == {"label": "other tasks", "n": sum(300 - i for i in range(253, 300))}
     counts = np.bincount(places)
-    assert counts[:3].tolist() == [300, 299, 298]
-    assert counts[253] == sum(300 - i for i in range(253, 300))
-    assert counts[254] == 1
+    assert counts[:254].tolist() == [task["n"] for task in tasks]
+    assert counts[255] == 1
 
 
 @pytest.mark.parametrize(
@@ -547,15 +556,15 @@ def test_one_connection_serves_many_requests(server: Server) -> None:
     connection.close()
 
 
-def test_an_input_that_is_gone_is_told_of(run: Run, tmp_path: Path) -> None:
+def test_an_input_that_has_changed_is_told_of(run: Run, tmp_path: Path) -> None:
     copied = tmp_path / "copy"
     shutil.copytree(run.path, copied)
     told = json.loads((copied / "run.json").read_text())
-    told["input"]["files"][0]["path"] = str(tmp_path / "gone.jsonl")
+    told["input"]["files"][0]["bytes"] += 1
     (copied / "run.json").write_text(json.dumps(told))
     review = serve.Review(Run.open(copied))
-    assert "no longer there" in review.cards([0])[0]["fault"]
-    with pytest.raises(vlitqc.errors.InputError, match="no longer there"):
+    assert "has changed since" in review.cards([0])[0]["fault"]
+    with pytest.raises(vlitqc.errors.InputError, match="has changed since"):
         review.picture(0, 0)
 
 
@@ -587,6 +596,22 @@ def test_a_port_in_use_is_said_with_the_cure(server: Server, run: Run) -> None:
 def test_each_server_has_a_token_of_its_own(run: Run) -> None:
     with Server(run) as one, Server(run) as other:
         assert one.token != other.token
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_without_its_input_nothing_is_served(
+    make_data: Callable[..., Path], texts: str, capsys: pytest.CaptureFixture[str], *, moved: bool
+) -> None:
+    path = make_data(3)
+    run = vlitqc.score(path, texts, report=False)
+    if moved:
+        path.rename(path.with_name("elsewhere.jsonl"))
+    else:
+        path.write_text(path.read_text().replace("r1", "r9"))
+    told = "no longer there" if moved else "has changed since it was scored"
+    with pytest.raises(InputError, match=told):
+        cli.main(["report", str(run.path), "--serve", "--no-open"], standalone_mode=False)
+    assert capsys.readouterr().out == ""
 
 
 def test_ctrl_c_ends_the_command_cleanly(run: Run) -> None:

@@ -401,6 +401,7 @@ def test_what_could_not_be_tagged_is_in_no_count() -> None:
     assert tagger.settled == 1
     assert diversity.value == 2.0 and (diversity.n_scored, diversity.n_total) == (3, 5)
     assert diversity.details["tasks"] == {"count": 2, "caption": 1}
+    assert diversity.details["at_least"] == 1
     assert diversity.details["n_untagged"] == 4 and diversity.details["other_share"] == 0.0
     assert diversity.columns["task"] == ["count", "count", None, None, "caption"]
     told = "the instruction could not be tagged: time-out a"

@@ -63,12 +63,23 @@ def test_the_worst_come_first_and_no_more_than_three() -> None:
 
 def test_each_problem_says_what_to_do() -> None:
     found = verdict(9, "RUN", {"missing_image": rows(1), "odd": rows(2)}, [(metric(unit="nats"), rows(0, 3))])
-    low, missing, odd = found["to_fix"]
+    missing, low, odd = found["to_fix"]
     assert missing["detail"] == KINDS["missing_image"].cure
     assert odd["detail"]
     assert low["detail"] == "below the recommended floor of 0.25 nats"
     assert low["command"] == "vlitqc filter RUN --drop-below image_readability=0.25"
     assert missing["command"] == "vlitqc filter RUN --drop-issue missing_image"
+
+
+def test_errors_come_before_warnings_and_floors_however_many_those_are() -> None:
+    found = verdict(
+        99, "RUN", {"near_duplicate_text": rows(1, 2, 3), "missing_image": rows(1)}, [(metric(), rows(4, 5))]
+    )
+    assert [p["title"] for p in found["to_fix"]] == [
+        "missing image",
+        "near duplicate text",
+        "low image readability",
+    ]
 
 
 def test_the_command_has_the_floor_to_the_last_digit() -> None:

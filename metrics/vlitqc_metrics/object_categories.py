@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 
-from vlitqc.analysis.bootstrap import bootstrap_counts
+from vlitqc.analysis.bootstrap import bootstrap_kinds
 from vlitqc.analysis.diversity import chao1, good_turing_coverage, normalised_entropy
 from vlitqc.types import Batch, DatasetScore, Detector, Features, FeatureStore, MetricSpec, Principle, Score
 from vlitqc_metrics._algorithms.objects import NO_OBJECTS, find_objects
@@ -26,8 +26,7 @@ class ObjectCategories:
 
     Details: instances of the 50 most frequent categories, instances in all, pictures looked at, pictures without
     an object, normalised entropy (1: all equally frequent), Chao1 estimate of the categories there would be in
-    unlimited data, Good–Turing coverage. The interval is of what resampled instances would show; they can lose a
-    category and never gain one, so it lies at or below the value.
+    unlimited data, Good–Turing coverage. The interval is the value ± 1.96 standard errors of resampled instances.
     """
 
     spec = MetricSpec(
@@ -40,7 +39,7 @@ class ObjectCategories:
         bounds=(0.0, float("inf")),
         higher_is_better=True,
         reduction="distinct categories over all distinct pictures",
-        version="1",
+        version="2",
         source="section 4.2.3 of the paper (YOLO-World; Cheng et al. 2024)",
     )
 
@@ -88,9 +87,7 @@ class ObjectCategories:
                 "coverage": good_turing_coverage(numbers),
             }
             if len(numbers) <= MOST_RESAMPLED:
-                interval = bootstrap_counts(
-                    numbers, lambda drawn: float(np.count_nonzero(drawn)), seed=store.seed
-                )
+                interval = bootstrap_kinds(numbers, seed=store.seed)
         return DatasetScore(
             float(len(total)),
             interval=interval,

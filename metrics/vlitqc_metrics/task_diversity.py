@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vlitqc.analysis.bootstrap import bootstrap_counts
-from vlitqc.analysis.diversity import chao1, good_turing_coverage, normalised_entropy
+from vlitqc.analysis.bootstrap import bootstrap_kinds
+from vlitqc.analysis.diversity import UNTAGGED, chao1, good_turing_coverage, normalised_entropy
 from vlitqc.types import (
     Batch,
     DatasetScore,
@@ -28,8 +28,6 @@ from vlitqc_metrics._algorithms.tasks import (
     task_of_samples,
 )
 
-UNTAGGED = "other"
-
 
 def retained(counts: Mapping[str, int], at_least: int) -> list[str]:
     """The tasks with at least so many instructions, without those that fit no task."""
@@ -39,10 +37,11 @@ def retained(counts: Mapping[str, int], at_least: int) -> list[str]:
 class TaskDiversity(TaskMetric):
     """The number of tasks with at least ``at_least`` instructions each.
 
-    Details: instructions by task, normalised entropy (1: all equally frequent), Chao1 estimate of the tasks
-    there would be in unlimited data, Good–Turing coverage, share that fits no task. An instruction that the
+    Details: instructions by task, ``at_least``, normalised entropy (1: all equally frequent), Chao1 estimate of
+    the tasks there would be in unlimited data, Good–Turing coverage, share that fits no task. An instruction that the
     tagger could not tag (a judge that was down) is in no count: ``n_untagged`` says how many, and an issue of
-    kind ``untagged`` at each of their records says why.
+    kind ``untagged`` at each of their records says why. The interval is the value ± 1.96 standard errors of
+    resampled instructions.
     """
 
     spec = MetricSpec(
@@ -55,7 +54,7 @@ class TaskDiversity(TaskMetric):
         bounds=(0.0, float("inf")),
         higher_is_better=True,
         reduction="one task per instruction; number of tasks over the data set",
-        version="3",
+        version="4",
         source="section 4.2.3 of the paper (TagGPT; Li et al. 2023); or similarity to a written taxonomy",
         columns=("task",),
         texts=("task",),
@@ -91,7 +90,11 @@ class TaskDiversity(TaskMetric):
         counts = count_tasks(tasks)
         known = {task: n for task, n in counts.items() if task != UNTAGGED}
         numbers = np.array(list(known.values()), np.int64)
-        details: dict[str, object] = {"tasks": counts, "other_share": counts.get(UNTAGGED, 0) / len(tasks)}
+        details: dict[str, object] = {
+            "tasks": counts,
+            "at_least": self.at_least,
+            "other_share": counts.get(UNTAGGED, 0) / len(tasks),
+        }
         if n_untagged := len(stored.failures()):
             details["n_untagged"] = n_untagged
         details |= stored.left_out.details()
@@ -102,9 +105,7 @@ class TaskDiversity(TaskMetric):
                 "chao1": chao1(numbers),
                 "coverage": good_turing_coverage(numbers),
             }
-            interval = bootstrap_counts(
-                numbers, lambda drawn: float((drawn >= self.at_least).sum()), seed=store.seed
-            )
+            interval = bootstrap_kinds(numbers, self.at_least, seed=store.seed)
         return DatasetScore(
             float(len(retained(counts, self.at_least))),
             interval=interval,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ def render(found: Mapping[str, Any]) -> str:
     """The page as text."""
     env = html.environment()
     css = "".join(html.source(env, f"css/{name}.css") for name in _STYLES)
-    env.globals |= {"overlays": overlays, "fixed": wording.number, "cell": _cell}
+    env.globals |= {"overlays": overlays, "cell": _cell}
     rules = ("default-src 'none'", f"style-src {html.source_hash(css)}", "img-src data:")
     metrics = {metric["name"]: metric for metric in found["metrics"]}
     columns = [column for column in found["columns"] if column["metric"] in metrics]
@@ -68,46 +68,26 @@ def _pair(found: Mapping[str, Any], i: int) -> dict[str, Any]:
     rows, without = [], []
     for metric in found["metrics"]:
         told = metric["differences"][i]
-        if told["interval"] is not None:
-            rows.append(_row(metric, told, i))
+        if told["printed"] is not None:
+            rows.append(_row(metric, told))
         elif any(map(_has_value, metric["values"])):
             without.append((metric["title"], told["reason"] or "it has no interval"))
     return {
         "data": found["sets"][i],
         "rows": rows,
         "without": without,
-        "equal": bool(rows) and all(row["ends"] == [0, 0] for row in rows),
-        "n_clear": sum(row["is_clear"] for row in rows),
-        "n_holds": sum(row["holds"] for row in rows),
     }
 
 
-def _row(metric: Mapping[str, Any], told: Mapping[str, Any], i: int) -> dict[str, Any]:
-    low, high = told["interval"]
-    places = wording.span_decimals(low, high)
+def _row(metric: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    printed = {key: text.replace("-", wording.MINUS) for key, text in told["printed"].items()}
     better = metric["higher_is_better"]
     improved = None if better is None or not told["value"] else (told["value"] > 0) == better
     return {
         "metric": metric,
-        "values": [wording.number(_compared(metric, k), places) for k in (0, i)],
-        "value": _signed(told["value"], places),
-        "interval": f"{_signed(low, places)} to {_signed(high, places)}",
-        "ends": told["interval"],
-        "span": overlays.span(told["value"], low, high),
+        **printed,
+        "span": overlays.span(told["value"], *told["interval"]),
         "is_clear": bool(told["clear"]),
         "holds": bool(told["holds"]),
         "word": {None: "differs", True: "better", False: "worse"}[improved],
     }
-
-
-def _compared(metric: Mapping[str, Any], i: int) -> float:
-    """The value that the difference is of: at equal size for a data-set metric."""
-    sides: Sequence[Any] = metric["fair"]["sets"] if metric["fair"] else [None] * len(metric["values"])
-    side = sides[i]
-    value: float = side["value"] if _has_value(side) else metric["values"][i]["value"]
-    return value
-
-
-def _signed(value: float, places: int | None) -> str:
-    text = wording.number(value, places)
-    return f"+{text}" if value > 0 and text.strip("0.,") else text

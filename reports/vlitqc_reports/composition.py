@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vlitqc.analysis.diversity import expected_clusters, rarefaction
+from vlitqc.analysis.diversity import expected_clusters, known_kinds
 from vlitqc_reports import wording
 from vlitqc_reports.source import ReportableRun, is_numeric
 
@@ -32,8 +32,8 @@ _POINTS = 24
 _SIDES = (0, 64, 224, 336, 512, 1024, 2048)
 _USUAL = (192, 640)
 _BLOCK = 1 << 20
-_UNTAGGED = "other"
-"""What a tagger answers where nothing fits: no task of its own."""
+_FEW = 5
+"""Fewer kinds than this say nothing of how many more there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +364,7 @@ def _correlations(run: ReportableRun, metrics: Mapping[str, Mapping[str, Any]]) 
                 seeded = np.random.default_rng(int(run.scorecard["seed"]))
                 chosen = pa.array(np.sort(seeded.choice(n, RANKED, replace=False)))
             column = column.take(chosen)
-        values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         told = values[np.isfinite(values)]
         if len(told) >= _LEAST_PAIRS and told.min() < told.max():
             found.append((wording.clip(str(metric["title"]), 60), values))
@@ -453,18 +453,15 @@ def _grid(n: int) -> list[int]:
 
 
 def _task_growth(details: Mapping[str, Any]) -> Growth | None:
-    counts = [
-        int(n)
-        for task, n in _mapping(details.get("tasks")).items()
-        if task != _UNTAGGED and wording.is_number(n) and n >= 1
-    ]
-    if not counts:
+    kinds = known_kinds(details)
+    if kinds is None or not kinds.expected(kinds.n):
         return None
-    points = [(float(m), rarefaction(counts, m)) for m in _grid(sum(counts))]
-    words = _flatness(points, "instructions", "tasks")
+    points = [(float(m), kinds.expected(m)) for m in _grid(kinds.n)]
+    least = f"has {kinds.at_least:,} instructions" if kinds.at_least > 1 else "occurs"
+    words = f"A task counts that {least}; “other” is none. {_flatness(points, 'instructions', 'tasks')}"
     limit = None
     chao, coverage = details.get("chao1"), details.get("coverage")
-    if wording.is_number(chao) and chao is not None and chao > len(counts):
+    if wording.is_number(chao) and chao is not None and chao > points[-1][1]:
         limit = (f"at least {wording.number(chao)} (Chao1)", float(chao))
         words += f" By Chao1 there are at least {wording.number(chao)} tasks, seen and unseen."
     if wording.is_number(coverage) and coverage is not None:
@@ -534,6 +531,8 @@ def _flatness(points: Sequence[tuple[float, float]], across: str, up: str) -> st
     )
     if gain < 0.01 * whole:
         return f"The curve is flat: {brought}. More samples of this kind would bring few new {up}."
+    if whole < _FEW:
+        return f"{wording.number(whole)} {up} are too few to tell whether more {across} would bring more."
     if gain < 0.04 * whole:
         return f"The curve is nearly flat: {brought}. More samples would bring some new {up}."
     return f"The curve still rises: {brought}. More samples would bring more {up}."

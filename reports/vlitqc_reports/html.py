@@ -13,7 +13,7 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -47,7 +47,7 @@ _POINT_BYTES = 2 * 8 * 4 / 3
 
 _DRAWN = (
     "{} of the {} readable records are in this file, drawn at random, so that it stays small: counts over several "
-    "thresholds are estimates, those of one threshold are exact."
+    "thresholds and counts of each task are estimates, the sum for one threshold is exact."
 )
 
 _MOST_CARDS = {"file": 900, "folder": 5_000}
@@ -60,6 +60,7 @@ _PICTURE = re.compile(r"[0-9a-f]{16}\.jpg")
 _MARK, _HEAD_BYTES = b'<meta name="generator" content="vlitqc', 4_096
 """By which a page of ours is known from any other, and where it stands."""
 
+_LOST = "The content of {} could not be read again: {}"
 _CUT = "Conversations are cut at {} characters to keep this file small."
 _FEWER = "{} samples have a card instead of {}, to keep this file small."
 _LEFT_OUT = "{} of {} thumbnails were left out to keep this file small."
@@ -168,7 +169,7 @@ def _build(run: ReportableRun, mode: Mode, projection: str, max_bytes: int) -> _
     cards, cut_words = _cards(samples, contents.choice(_MOST_CARDS[mode]), int(room * _CARDS))
     meta |= contents.meta(anchors, [card["row"] for card in cards])
     arrays["cards"] = pack.texts(cards)
-    bare = replace(bare, notes=(*bare.notes, *cut_words))
+    bare = replace(bare, notes=(*bare.notes, *_lost_words(samples, cards), *cut_words))
     ranked = _ranked(cards, samples.thumbs)
     if mode == "folder":
         sizes = {thumb.key: (thumb.width, thumb.height) for thumb in ranked}
@@ -227,6 +228,16 @@ def _cards(samples: Samples, rows: list[int], budget: int) -> tuple[list[Card], 
     return cards, tuple(notes)
 
 
+def _lost_words(samples: Samples, cards: Sequence[Card]) -> Iterator[str]:
+    """How many cards have no content because their records could not be read again, if any, and why."""
+    reasons = list(filter(None, (samples.lost.get(card["row"]) for card in cards)))
+    if reasons:
+        n = f"{wording.count(len(reasons))} of {wording.count(len(cards))} cards"
+        others = len(set(reasons)) - 1
+        more = f" (and {wording.count(others)} other reason{'s' if others > 1 else ''})" if others else ""
+        yield _LOST.format(n, wording.clip(reasons[0], 400) + more)
+
+
 def _ranked(cards: Iterable[Card], thumbs: Mapping[str, Thumbnail]) -> list[Thumbnail]:
     """Distinct thumbnails: every sample's first picture before any second one, the most important samples first."""
     places = [
@@ -274,35 +285,55 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _write_folder(run: ReportableRun, out: Path, *, projection: str, max_bytes: int) -> Path:
-    if out.exists() and not _is_ours(out):
-        raise UsageError(f"{out} is there and is no report of vlitqc; name another folder with --out DIR")
+    why = _not_ours(out)
+    if why is not None:
+        raise UsageError(f"{why}; name another folder with --out DIR")
     built = _build(run, "folder", projection, max_bytes)
-    fresh = out.with_name(f".{out.name}.{os.getpid()}.new")
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    # The current folder has a name when it is absolute.
+    place = out.absolute()
+    fresh = place.with_name(f".{place.name}.{os.getpid()}.new")
+    pictures = out / _PICTURES
+    thumbs = {f"{thumb.key}.jpg": thumb for thumb in built.pictures}
     try:
-        (fresh / _PICTURES).mkdir(parents=True)
-        for thumb in built.pictures:
-            (fresh / _PICTURES / f"{thumb.key}.jpg").write_bytes(thumb.jpeg)
+        fresh.mkdir(parents=True)
+        for name, thumb in thumbs.items():
+            (fresh / name).write_bytes(thumb.jpeg)
         _write(fresh / _INDEX, built.text.encode("utf-8"))
-        if out.exists():
-            out.rename(old)
-        fresh.rename(out)
+        pictures.mkdir(parents=True, exist_ok=True)
+        # They are called by their content: the page that is replaced keeps its own until it is gone.
+        for name in thumbs:
+            (fresh / name).replace(pictures / name)
+        (fresh / _INDEX).replace(out / _INDEX)
+        for picture in pictures.iterdir():
+            if picture.name not in thumbs:
+                picture.unlink()
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
     return out / _INDEX
 
 
-def _is_ours(folder: Path) -> bool:
-    """An empty folder, or one that holds a page of ours and its pictures and nothing else."""
-    if folder.is_symlink() or not folder.is_dir():
-        return False
+def _not_ours(folder: Path) -> str | None:
+    """Why a folder may not be replaced: it is neither empty nor a page of ours with its pictures and nothing else."""
     index, pictures = folder / _INDEX, folder / _PICTURES
-    if not set(folder.iterdir()) <= {index, pictures}:
-        return False
+    for path, kind in ((folder, "folder"), (index, "file"), (pictures, "folder")):
+        found = _kind(path)
+        if found not in (None, kind):
+            return f"{path} is a {found} where a report has a {kind}"
+    if not folder.exists():
+        return None
     if index.exists() and _MARK not in index.read_bytes()[:_HEAD_BYTES]:
-        return False
-    return not pictures.exists() or all(_PICTURE.fullmatch(entry.name) for entry in pictures.iterdir())
+        return f"{index} is no page of vlitqc"
+    inside = pictures.iterdir() if pictures.exists() else ()
+    strangers = [each for each in folder.iterdir() if each not in (index, pictures)]
+    strangers += [each for each in inside if not _PICTURE.fullmatch(each.name) or _kind(each) != "file"]
+    return f"{strangers[0]} is no part of a report of vlitqc" if strangers else None
+
+
+def _kind(path: Path) -> str | None:
+    """What stands at a path, in words; None for nothing."""
+    if path.is_symlink():
+        return "link"
+    return "folder" if path.is_dir() else "file" if path.exists() else None
 
 
 def source_hash(text: str) -> str:

@@ -57,6 +57,7 @@ def render(card: Mapping[str, Any]) -> str:
     )
     env.filters |= {
         "code": code,
+        "code_cell": code_cell,
         "count": wording.count,
         "label": wording.label,
         "percent": wording.percent,
@@ -79,17 +80,22 @@ def render(card: Mapping[str, Any]) -> str:
 
 def escaped(text: str) -> str:
     """Text for a line of Markdown that shows as it is: no markup, no HTML, no link, no end of a table's cell."""
-    return _AUTOLINK.sub(r"\1\\\2", _SYNTAX.sub(r"\\\1", _one_line(text)))
+    line = _AUTOLINK.sub(r"\1\\\2", _SYNTAX.sub(r"\\\1", _one_line(text)))
+    # Mail addresses and @names become links once the escapes are gone; only code is left alone.
+    return re.sub("@+", r"`\g<0>`", line)
 
 
 def code(text: str) -> Markup:
-    """Text as a span of code, in which nothing is markup; it may stand in a table."""
+    """Text as a span of code, in which nothing is markup; for a table there is ``code_cell``."""
     line = _one_line(str(text)) or "–"
     ticks = "`" * (_longest_run("`", line) + 1)
     pad = " " if line[0] == "`" or line[-1] == "`" else ""
-    # Readers of tables end a cell at a bar that no backslash, or a pair of them, precedes.
-    line = re.sub(r"(\\*)\|", lambda m: f"{m[1] * 2}\\|", line)
     return Markup(f"{ticks}{pad}{line}{pad}{ticks}")  # noqa: S704 markup of Markdown, not of HTML
+
+
+def code_cell(text: str) -> Markup:
+    """Text as a span of code in a table, where a bar that no backslash, or a pair of them, precedes ends a cell."""
+    return Markup(re.sub(r"(\\*)\|", lambda m: f"{m[1] * 2}\\|", code(text)))  # noqa: S704 as in "code"
 
 
 def fenced(text: str, language: str) -> Markup:
@@ -178,5 +184,5 @@ def _counted(counts: Any, most: int) -> Markup | None:
     found.sort(key=lambda item: (-item[1], item[0]))
     whole = sum(n for _, n in found)
     rest = [f"{len(found) - most:,} others"] if len(found) > most else []
-    told = _listed([*(f"{code(label)} {wording.share(n, whole)}" for label, n in found[:most]), *rest])
+    told = _listed([*(f"{code_cell(label)} {wording.share(n, whole)}" for label, n in found[:most]), *rest])
     return told or None

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vlitqc.analysis.diversity import UNTAGGED
 from vlitqc.types import Principle
 from vlitqc_reports import wording
 from vlitqc_reports.composition import Composition
@@ -42,12 +43,18 @@ class MetricView:
     reason: str | None
     reasons: tuple[tuple[str, int], ...]
     reasons_left_out: int
+    counted: str | None
     floor_words: str | None
     band: tuple[float, float] | None
     reference: str | None
     facts: tuple[tuple[str, str], ...]
     more: str | None
     explored: bool
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is anything to show of it but why it has no score."""
+        return self.value is not None or self.explored
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,7 @@ class Page:
     principles: tuple[PrincipleView, ...]
     issues: tuple[IssueView, ...]
     composition: Composition
+    fixes: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -117,17 +125,54 @@ def _floor_words(metric: Mapping[str, Any], contents: Contents) -> str | None:
 
 
 def _facts(metric: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Parts and details in words; one that is the metric's value once more is left out."""
+    value = metric.get("value")
+
+    def told(name: str, found: Any) -> str:
+        return wording.percent(found) if "share" in name and wording.is_number(found) else wording.cell(found)
+
+    def repeats(name: str, found: Any) -> bool:
+        same = wording.is_number(found) and wording.is_number(value) and value in (found, 100 * found)
+        return same and (name.endswith("_share") or name == "n_clusters")
+
     parts = [
-        (f"{k} (mean)", wording.cell(v))
+        (f"{wording.part(k)}, mean", told(k, v))
         for k, v in (metric.get("parts") or {}).items()
         if wording.is_number(v)
     ]
     plain = [
-        (k, wording.cell(v))
+        (wording.part(k), told(k, v))
         for k, v in (metric.get("details") or {}).items()
-        if isinstance(v, bool | int | float | str) and not wording.is_missing(v)
+        if isinstance(v, bool | int | float | str) and not wording.is_missing(v) and not repeats(k, v)
     ]
-    return tuple((wording.label(str(k)), v) for k, v in [*parts, *plain][:24])
+    return tuple((wording.label(name), v) for name, v in [*parts, *plain][:24])
+
+
+def _counted(metric: Mapping[str, Any]) -> str | None:
+    """Which of the tasks listed under Composition the value of task diversity counts."""
+    tasks = (metric.get("details") or {}).get("tasks")
+    value = metric.get("value")
+    if metric["name"] != "task_diversity" or not isinstance(tasks, Mapping) or not wording.is_number(value):
+        return None
+    named = len(tasks) - (UNTAGGED in tasks)
+    left = []
+    if rare := named - int(value):
+        left.append(f"{wording.count(rare)} with too few instructions to count")
+    if UNTAGGED in tasks:
+        left.append(f"“{UNTAGGED}”, which is no task")
+    if not left:
+        return None
+    return f"Composition lists {wording.count(len(tasks))}: these, {' and '.join(left)}."
+
+
+def _fixes(run: ReportableRun) -> tuple[Mapping[str, Any], ...]:
+    """What the verdict says to fix first; the commands name the run where it is now."""
+    command = f"vlitqc filter {wording.shell_word(str(run.path))}"
+    found = []
+    for fix in run.scorecard["verdict"].get("to_fix", ())[:3]:
+        _, flag, option = str(fix.get("command") or "").rpartition(" --drop-")
+        found.append({**fix, "command": f"{command}{flag}{option}" if flag else None})
+    return tuple(found)
 
 
 def _more(metric: Mapping[str, Any]) -> str | None:
@@ -161,9 +206,7 @@ def _metric_view(
             reference_words = f"The paper prints {span} for its data sets ({source})."
         else:
             reference_words = (
-                f"The paper prints {span} with its own models ({source}). "
-                f"This is the {wording.clip(str(profile.get('name', '')), 40)} profile: "
-                "do not compare the two numbers."
+                f"The paper prints {span} with its own models ({source}); do not compare the two numbers."
             )
     shown = None
     if value is not None:
@@ -183,6 +226,7 @@ def _metric_view(
         else wording.clip(str(metric.get("reason") or "no reason given"), 300),
         reasons=tuple((wording.clip(str(k), 200), int(n)) for k, n in reasons[:8]),
         reasons_left_out=max(0, len(reasons) - 8),
+        counted=_counted(metric),
         floor_words=_floor_words(metric, contents),
         band=band,
         reference=reference_words,
@@ -255,4 +299,5 @@ def build(run: ReportableRun, contents: Contents, composition: Composition, *, s
         principles=tuple(principles),
         issues=_issues(run, 1 if short else _EXAMPLES),
         composition=composition,
+        fixes=_fixes(run),
     )

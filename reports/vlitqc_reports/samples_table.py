@@ -52,7 +52,7 @@ def write_samples(run: Run, out: Path, *, projection: str = "pca") -> Path:
       its own (it stands in the record or an archive), was not fetched, or lies outside of the image root;
     - ``x``, ``y`` and ``image_x``, ``image_y``: the record on the map of responses and of pictures, made by
       ``projection``: "pca", "umap", or "none";
-    - every other column of the run's table of scores.
+    - every other column of the run's table of scores; one that has a name from above is called ``score_<name>``.
 
     What a record does not have is null. The input is read once, in order, with a few thousand records in memory.
     Raises InputError where it has moved or changed since, UsageError where the projection cannot be had.
@@ -149,7 +149,13 @@ def _joined(scores: pa.Table, content: pa.StructArray, coordinates: Mapping[str,
     parts = {name: scores[name] for name in first}
     parts |= {field.name: pc.struct_field(content, field.name) for field in _CONTENT}
     parts |= {name: values.slice(start, len(scores)) for name, values in coordinates.items()}
-    return pa.table(parts | {name: scores[name] for name in scores.column_names if name not in parts})
+    for name in scores.column_names:
+        if name not in first:
+            own = name
+            while own in parts:
+                own = f"score_{own}"
+            parts[own] = scores[name]
+    return pa.table(parts)
 
 
 def _coordinates(run: Run, method: str) -> dict[str, pa.Array]:

@@ -23,16 +23,18 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from vlitqc.engine import inputs
 from vlitqc.engine.run import Run
 from vlitqc.errors import UnknownName, UsageError, VlitqcError
 from vlitqc.types import Unreadable
 from vlitqc_reports import html, wording
+from vlitqc_reports.explorer.contents import read_tasks
 from vlitqc_reports.explorer.samples import Card, Samples
 from vlitqc_reports.source import is_numeric
 from vlitqc_reports.thumbnails import thumbnail
@@ -40,9 +42,6 @@ from vlitqc_reports.thumbnails import thumbnail
 SIDE = 320
 MAX_BODY = 1 << 16
 MAX_ROWS = 100
-MAX_TASKS = 254
-"""Tasks that are counted by name, as on the page; the smaller ones are one, called "other tasks"."""
-
 _SORTED_METRICS = 8
 """Sorted columns kept: 12 bytes a record each."""
 _SECONDS = 30
@@ -63,7 +62,8 @@ _POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]
 def serve(run: Run, *, port: int = 0, projection: str = "pca", ready: Callable[[str], None]) -> None:
     """Serve the page of a run until the process is interrupted (Ctrl-C); ``ready`` is told the address.
 
-    ``port`` 0 takes a free one. Raises UsageError where the port cannot be had, and what ``html.render`` raises.
+    ``port`` 0 takes a free one. Raises UsageError where the port cannot be had, InputError where the input has moved or
+    changed since, and what ``html.render`` raises.
     """
     with Server(run, port=port, projection=projection) as server:
         try:
@@ -119,7 +119,8 @@ class Review:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._samples = Samples(run, side=SIDE)
+        # The page fetches pictures one by one, when they are seen.
+        self._samples = Samples(run, side=0)
         # Neither the reader of the input nor the decoder of pictures promises to bear two threads.
         self._reading = threading.Lock()
         self._sorting = threading.Lock()
@@ -129,9 +130,9 @@ class Review:
             for name, m in run.metrics().items()
             if name in empty.column_names and is_numeric(empty.schema.field(name).type)
         }
-        table = run.table(["state", *({"task"} & {*empty.column_names})])
-        self._readable: NDArray[np.bool_] = pc.not_equal(table["state"], "unreadable").to_numpy()
-        self._labels, self._tasks = _tasks(table, self._readable)
+        states = run.table(["state"])["state"]
+        self._readable: NDArray[np.bool_] = pc.not_equal(states, "unreadable").to_numpy()
+        self._tasks, self._codes = read_tasks(run, np.flatnonzero(self._readable))
         self._sorted = functools.lru_cache(_SORTED_METRICS)(self._sort)
 
     def count(self, below: Mapping[str, float], above: Mapping[str, float]) -> dict[str, Any]:
@@ -142,17 +143,14 @@ class Review:
         if below or above:
             kept = self._run.filter(drop_below=below, drop_above=above).to_numpy()
         readable, kept_count = int(self._readable.sum()), int(kept.sum())
-        n = len(self._labels)
-        totals, left = (
-            np.bincount(self._tasks[mask & (self._tasks < n)], minlength=n) for mask in (self._readable, kept)
-        )
+        left = np.bincount(self._codes[kept[self._readable]], minlength=len(self._tasks))
         return {
             "kept": kept_count,
             "dropped": readable - kept_count,
             "unreadable": len(kept) - readable,
             "tasks": [
-                {"label": label, "kept": int(k), "total": int(total)}
-                for label, k, total in zip(self._labels, left, totals, strict=True)
+                {"label": task["label"], "kept": int(k), "total": task["n"]}
+                for task, k in zip(self._tasks, left, strict=False)
             ],
         }
 
@@ -183,10 +181,7 @@ class Review:
         for row in rows:
             self._check_row(row)
         with self._reading:
-            cards = list(self._samples.cards(rows))
-            # The page fetches pictures one by one, when they are seen.
-            self._samples.thumbs.clear()
-        return cards
+            return list(self._samples.cards(rows))
 
     def picture(self, row: int, k: int) -> bytes:
         """A record's picture number ``k`` as JPEG, at most 320 px a side. Raises Refused where there is none."""
@@ -221,24 +216,6 @@ class Review:
             return Sorted(values[rows], rows)
 
 
-def _tasks(table: Any, readable: NDArray[np.bool_]) -> tuple[list[str], NDArray[np.int32]]:
-    """The names of tasks, most frequent first, and of each record the place of its own; beyond the last: none."""
-    if "task" not in table.column_names:
-        return [], np.zeros(len(readable), np.int32)
-    coded = pc.dictionary_encode(table["task"]).combine_chunks()
-    names = coded.dictionary.to_pylist()
-    codes: NDArray[np.int32] = pc.fill_null(coded.indices, len(names)).to_numpy().astype(np.int32)
-    counts = np.bincount(codes[readable], minlength=len(names) + 1)[:-1]
-    order = sorted(range(len(names)), key=lambda i: (-counts[i], names[i]))
-    labels = [names[i] for i in order]
-    if len(labels) > MAX_TASKS:
-        labels = [*labels[: MAX_TASKS - 1], "other tasks"]
-    place = np.empty(len(names) + 1, np.int32)
-    place[order] = np.minimum(np.arange(len(names)), len(labels) - 1)
-    place[-1] = len(labels)
-    return [wording.marked(wording.clip(label, 80)) for label in labels], place[codes]
-
-
 # ---------------------------------------------------------------- requests
 
 
@@ -256,10 +233,11 @@ class Server(socketserver.ThreadingTCPServer):
                 f"port {port} cannot be used ({error.strerror}); name another with --port, or leave it out"
             ) from error
         try:
+            inputs.reopened(run.info["input"], run.info["command"])
+            # The first record reads where all of them are, which nobody should wait for before a card.
+            run.record(0)
             self.review = Review(run)
             text = html.render(run, mode="serve", projection=projection)
-            # The first card opens the input and reads all of it once, which nobody should wait for before a page.
-            self.review.cards([0])
         except BaseException:
             self.server_close()
             raise
@@ -352,21 +330,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def _place(self) -> tuple[str, dict[str, str]]:
         """The endpoint below the token and what is asked of it."""
-        parts = urlsplit(self.path)
-        _, token, *rest = [*parts.path.split("/", 2), "", ""][:3]
+        path, _, asked = self.path.partition("?")
+        before, token, endpoint = [*path.split("/", 2), "", ""][:3]
         right = hmac.compare_digest(token.encode("utf-8", "replace"), self.server.token.encode())
-        if not right or parts.path.count("/") < 2 or parts.netloc:
+        if not right or path.count("/") < 2 or before:
             raise Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
         try:
-            pairs = parse_qsl(
-                parts.query, keep_blank_values=True, strict_parsing=bool(parts.query), max_num_fields=12
-            )
+            pairs = parse_qsl(asked, keep_blank_values=True, strict_parsing=bool(asked), max_num_fields=12)
         except ValueError:
             raise Refused(HTTPStatus.BAD_REQUEST, "the query cannot be read") from None
         query = dict(pairs)
         if len(query) < len(pairs):
             raise Refused(HTTPStatus.BAD_REQUEST, "the query names something twice")
-        return rest[0], query
+        return endpoint, query
 
     def _page(self, query: dict[str, str]) -> None:
         _only(query)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, TypeGuard
@@ -25,6 +26,46 @@ MINUS = "\u2212"
 
 SHARES = frozenset({"share", "fraction"})
 """Units whose values are printed in percent."""
+
+_NAMES = {
+    "at_least": "instructions that a task needs to count",
+    "chao1": "tasks or kinds in unlimited data (Chao1)",
+    "coverage": "share of the next ones that is known (Good–Turing)",
+    "entropy": "evenness (normalised entropy)",
+    "eps": "cosine distance of neighbours",
+    "exact": "exact duplicates",
+    "gini": "Gini coefficient",
+    "groups": "groups of duplicates",
+    "imbalance_ratio": "largest to smallest",
+    "instances": "objects",
+    "mean_logp": "mean log-probability a token",
+    "min_samples": "neighbours of a cluster’s core",
+    "n_clusters": "clusters",
+    "n_distinct_images": "different pictures",
+    "distinct_images": "different pictures",
+    "n_images": "pictures",
+    "n_images_clustered": "pictures clustered",
+    "n_instances": "objects",
+    "n_others": "other pictures compared with",
+    "n_pictures": "pictures",
+    "n_responses": "responses",
+    "n_responses_clustered": "responses clustered",
+    "n_untagged": "instructions without a tag",
+    "near_images": "near-duplicate pictures",
+    "near_images_compared": "pictures compared",
+    "near_text": "near-duplicate texts",
+    "noise_share": "share in no cluster",
+    "oov_share": "share of unknown words",
+    "other_share": "share that fits no task",
+    "ppl_conditional": "perplexity given the instruction",
+    "ppl_response": "perplexity of the response alone",
+    "share_below_50": "share with a percentile below 50",
+    "slor": "SLOR",
+    "token_probability": "typical probability of a token",
+    "turns_judged": "turns judged",
+    "worst": "worst picture",
+}
+"""Parts and details of the metrics whose own names are no words."""
 
 
 def _run_name(run: str) -> str:
@@ -136,6 +177,25 @@ def label(name: str) -> str:
     """A column's name as a person reads it."""
     text = clip(name.replace("_", " "), 80)
     return text[:1].upper() + text[1:]
+
+
+def part(name: str) -> str:
+    """What a part or a detail of a metric is called."""
+    return _NAMES.get(name) or name.replace("_", " ")
+
+
+def shell_word(path: str) -> str:
+    """A path as a word of the shell that is no option.
+
+    One with hidden characters stands in bash's own notation, in which they can be seen.
+    """
+    path = f"./{path}" if path.startswith("-") else path
+    if plain(path) == path and "\n" not in path:
+        return shlex.quote(path)
+    escaped = "".join(
+        f"\\U{ord(c):08x}" if plain(c) != c or c == "\n" else f"\\{c}" if c in "\\'" else c for c in path
+    )
+    return f"$'{escaped}'"
 
 
 def sentence(text: str) -> str:

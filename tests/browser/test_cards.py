@@ -87,7 +87,7 @@ def _gallery(page: Page) -> Locator:
     place.scroll_into_view_if_needed()
     place.get_by_role("button", name="Worst", exact=True).click()
     cards = place.locator(".card")
-    for shown in (12, 24):
+    for shown in (4, 16, 28):
         expect(cards).to_have_count(shown)
         place.get_by_role("button", name=re.compile("^Show .* more$")).click()
     expect(cards).to_have_count(29)
@@ -103,11 +103,13 @@ def test_a_gallery_shows_a_page_at_a_time(page_of: PageOf, odd_run: Run) -> None
     place = page.locator(".samples").first
     place.scroll_into_view_if_needed()
     place.get_by_role("button", name="Worst", exact=True).click()
-    expect(place.get_by_text("1–12 of 29")).to_be_visible()
+    expect(place.get_by_text("1–4 of 29")).to_be_visible()
     place.get_by_role("button", name="Show 12 more").click()
-    expect(place.get_by_text("1–24 of 29")).to_be_visible()
-    expect(place.locator(".card").nth(12)).to_be_focused()
-    place.get_by_role("button", name="Show 5 more").click()
+    expect(place.get_by_text("1–16 of 29")).to_be_visible()
+    expect(place.locator(".card").nth(4)).to_be_focused()
+    place.get_by_role("button", name="Show 12 more").click()
+    expect(place.get_by_text("1–28 of 29")).to_be_visible()
+    place.get_by_role("button", name="Show 1 more").click()
     expect(place.get_by_text("29 records", exact=True)).to_be_visible()
     expect(place.get_by_role("button", name=re.compile("^Show .* more$"))).to_be_hidden()
 
@@ -117,13 +119,13 @@ def test_the_large_view_goes_on_beyond_the_page(page_of: PageOf, odd_run: Run) -
     place = page.locator(".samples").first
     place.scroll_into_view_if_needed()
     place.get_by_role("button", name="Worst", exact=True).click()
-    expect(place.locator(".card")).to_have_count(12)
-    place.locator(".card .see").nth(11).click()
+    expect(place.locator(".card")).to_have_count(4)
+    place.locator(".card .see").nth(3).click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Next").click()
-    expect(dialog.get_by_role("heading")).to_contain_text("13 of 29")
+    expect(dialog.get_by_role("heading")).to_contain_text("5 of 29")
     dialog.get_by_role("button", name="Close").click()
-    expect(place.locator(".card")).to_have_count(24)
+    expect(place.locator(".card")).to_have_count(16)
 
 
 def test_a_card_shows_what_the_record_holds(gallery: Locator, odd_run: Run) -> None:

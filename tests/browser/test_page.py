@@ -129,6 +129,24 @@ def test_it_prints_whole(page_of: Callable[..., Page], demo_run: Run) -> None:
     assert folded(page) > 10, "after printing the page is as it was"
 
 
+def test_what_was_never_scrolled_to_is_printed_as_well(page_of: Callable[..., Page], demo_run: Run) -> None:
+    page = page_of(demo_run, dark=True)
+    assert page.locator(".card").count() == 0
+    assert page.locator(".map-plot[data-drawn]").count() == 0
+    # What stands on paper, as the page is when the print begins.
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    galleries = page.locator(".samples")
+    assert page.locator(".card:visible").count() == 4 * galleries.count() > 0
+    assert page.locator(".shot img").evaluate_all("all => all.every((image) => image.naturalWidth > 0)")
+    assert page.locator(".samples .shot img:visible").count() > 0
+    assert page.locator(".map-plot[data-drawn]").count() == 1
+    expect(page.locator(".map-legend li").first).to_be_visible()
+    expect(page.get_by_text("Drag a handle")).to_be_hidden()
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4"))) <= 30
+
+
 def folded(page: Page) -> int:
     """Folds whose content cannot be seen, but for those of raw details, which stay folded on paper."""
     found: int = page.locator("main details:not(.raw)").evaluate_all(

@@ -57,3 +57,19 @@ def bootstrap_counts(
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(total, counts / total, size=REPLICATES)
     return percentile_interval(np.array([statistic(draw) for draw in draws], dtype=np.float64))
+
+
+def bootstrap_kinds(counts: NDArray[np.int64], at_least: int = 1, *, seed: int) -> tuple[float, float] | None:
+    """The 95% interval of the number K of categories with at least so many items: K ± 1.96·se.
+
+    The standard error se is that of 1,000 resamples of the items (Chao et al., *Ecological Monographs* 84 (2014)).
+    Percentiles of the resamples themselves would lie below K, because a resample loses categories and never finds
+    a new one. The lower end is 1 at least, where K is. None for fewer than two items.
+    """
+    total = int(counts.sum())
+    if total < 2:
+        return None
+    draws = np.random.default_rng(seed).multinomial(total, counts / total, size=REPLICATES)
+    kinds = float(np.count_nonzero(counts >= at_least))
+    error = _TWO_SIDED * float(np.count_nonzero(draws >= at_least, axis=1).std(ddof=1))
+    return max(min(1.0, kinds), kinds - error), kinds + error

@@ -8,9 +8,49 @@ the others.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy import float64, int64
 from numpy.typing import ArrayLike, NDArray
+
+UNTAGGED = "other"
+"""What a tagger answers where nothing fits: no kind of its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Kinds:
+    """How often each kind (``what``: "tasks" or "categories") occurs among ``n`` items, those of no kind included.
+
+    A kind counts in the metric that has at least ``at_least`` items.
+    """
+
+    what: str
+    counts: NDArray[int64]
+    n: int
+    at_least: int
+
+    def expected(self, m: int) -> float:
+        """The metric's expected value over ``m`` random items, 0 to ``n``; at ``n`` it is the metric's own."""
+        return expected_clusters(self.counts, self.n, m, self.at_least)
+
+
+def known_kinds(details: Mapping[str, Any]) -> Kinds | None:
+    """The kinds that a metric's details tell of in full: tasks, or categories of objects; None where they do not."""
+    for what, key, total in (("tasks", "tasks", None), ("categories", "instances", "n_instances")):
+        told = details.get(key)
+        if not isinstance(told, Mapping):
+            continue
+        counts = {kind: n for kind, n in told.items() if isinstance(n, int) and n > 0}
+        known = [n for kind, n in counts.items() if kind != UNTAGGED or what != "tasks"]
+        n = sum(counts.values())
+        # Of very many kinds only the most frequent are told.
+        if known and (total is None or details.get(total) == n):
+            at_least = details.get("at_least", 1)
+            return Kinds(what, np.array(known, np.int64), n, at_least if isinstance(at_least, int) else 1)
+    return None
 
 
 def rarefaction(counts: ArrayLike, m: int) -> float:

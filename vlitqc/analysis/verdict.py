@@ -1,7 +1,8 @@
 """The verdict: what share of the records a curator should look at before training, and what to do first.
 
 A record counts as *suspect* if it is unreadable, carries an issue of severity ``error`` or ``warning``, or falls
-below a floor that the profile recommends. The level is ``good`` below 2% suspect records, ``fair`` below 10%,
+below a floor that the profile recommends. What is to be fixed first are errors, then warnings and floors, each by the
+number of records. The level is ``good`` below 2% suspect records, ``fair`` below 10%,
 else ``poor``: limits of our own choosing, stated with every verdict.
 """
 
@@ -35,19 +36,23 @@ def verdict(
 
     ``run`` is the run directory as a shell word, for the commands.
     """
-    problems: list[tuple[int, dict[str, Any]]] = []
+    problems: list[tuple[bool, dict[str, Any]]] = []
     for kind, rows in issue_rows.items():
         n = len(np.unique(rows))
         readable = not np.isin(rows, unreadable).all()
         command = f"vlitqc filter {run} --drop-issue {kind}" if readable else None
-        detail = KINDS[kind].cure if kind in KINDS else "see the places listed"
-        problems.append((n, {"title": kind.replace("_", " "), "detail": detail, "n": n, "command": command}))
+        known = KINDS.get(kind)
+        detail = known.cure if known else "see the places listed"
+        grave = known is not None and "error" in known.severities
+        problems.append(
+            (grave, {"title": kind.replace("_", " "), "detail": detail, "n": n, "command": command})
+        )
     for metric, rows in below:
         if len(rows):
             floor = metric["floor"]
             problems.append(
                 (
-                    len(rows),
+                    False,
                     {
                         "title": f"low {metric['title'].lower()}",
                         "detail": f"below the recommended floor of {floor:g} {metric['unit']}".rstrip(),
@@ -75,7 +80,7 @@ def verdict(
         headline += (
             f" {len(missing)} {several} no value for a fault or a missing model: {', '.join(missing)}."
         )
-    problems.sort(key=lambda item: (-item[0], item[1]["title"]))
+    problems.sort(key=lambda item: (not item[0], -item[1]["n"], item[1]["title"]))
     return {
         "level": level,
         "headline": headline,

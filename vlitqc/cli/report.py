@@ -43,7 +43,6 @@ _DESKTOP = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
 )
 @click.option(
     "--map",
-    "projection",
     type=click.Choice(WAYS),
     default="pca",
     show_default=True,
@@ -60,7 +59,7 @@ def report(
     out: Path | None,
     form: str,
     folder: bool,
-    projection: str,
+    map: str,
     serve: bool,
     port: int | None,
     no_open: bool,
@@ -89,21 +88,29 @@ def report(
         from vlitqc.engine import scorecard
 
         return print_json(scorecard.schema())
+    from vlitqc.engine.inputs import gone_or_changed
     from vlitqc.engine.run import Run
 
     if serve:
         _refuse(given & {"out", "form", "folder"}, "--serve", "it writes nothing; leave out one of them")
-        return _serve(Run.open(run_directory(run)), projection, port, opens=not no_open)
-    _refuse(given & {"port", "no_open"}, "", "they are options of --serve; add it, or leave them out")
+        return _serve(Run.open(run_directory(run)), map, port, opens=not no_open)
+    for_server = given & {"port", "no_open"}
+    are, them = ("they are options", "them") if len(for_server) > 1 else ("it is an option", "it")
+    _refuse(for_server, "", f"{are} of --serve; add that, or leave {them} out")
     options: dict[str, Any] = {}
     if folder:
         options["folder"] = True
-    if "projection" in given:
-        options["projection"] = projection
+    if "map" in given:
+        options["projection"] = map
     _check(form, find(REPORTS, form).load(), options)
     from vlitqc import console
 
-    return click.echo(console.visible(Run.open(run_directory(run)).report(out, form=form, **options)))
+    opened = Run.open(run_directory(run))
+    written = opened.report(out, form=form, **options)
+    lost = gone_or_changed(opened.info["input"], opened.info["command"]) if form == "html" else None
+    if lost is not None:
+        click.echo(console.visible(f"some cards have no content: {lost}"), err=True)
+    return click.echo(console.visible(written))
 
 
 _FLAGS = {"folder": "--folder", "projection": "--map"}

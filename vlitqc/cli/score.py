@@ -6,13 +6,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vlitqc.cli.options import EXIT_CODES, LINES, PATH
 from vlitqc.cli.streams import print_json, terminal
 from vlitqc.errors import InputError, UsageError, VlitqcError
+
+if TYPE_CHECKING:
+    from vlitqc.engine.run import Run
 
 
 @click.command(epilog=EXIT_CODES)
@@ -137,6 +140,7 @@ def score(
             metrics=names,
             format=format,
             map=Names.parse(map).fields,
+            report=False,
             command=shlex.join(["vlitqc", *sys.argv[1:]]),
             progress=shown,
             judge=judge,
@@ -144,22 +148,19 @@ def score(
             **options,
         )
     card = finished.scorecard
-    if json:
-        print_json(card)
-    elif not quiet:
-        out = terminal()
-        out.print(console.scorecard(card))
-        for note in card["input"]["notes"]:
-            out.print(f"\nnote  {console.clean(note)}", style="yellow", soft_wrap=True)
-        aside = ", ".join(f"{kind} {n:,}" for kind, n in card["input"]["others"].items())
-        if aside:
-            out.print(f"\nfiles left aside: {console.clean(aside)}", style="dim", soft_wrap=True)
-        for slot, counts in finished.info["usage"].items():
-            out.print(f"\n{console.clean(slot)}: {console.usage(counts)}", style="dim")
-        if card["profile"]["adds"]:
-            out.print(f"\n{console.clean(card['profile']['adds'])}", style="dim")
-        folder = console.clean(finished.path)
-        out.print(f"\nscores  {folder}/scores\npage    {folder}/report.html", soft_wrap=True)
+    try:
+        if json:
+            print_json(card)
+        elif not quiet:
+            _show(finished)
+    finally:
+        # Also where nobody reads on, as behind "| head".
+        with console.progress(terminal(stderr=True), quiet=quiet or json, stage="report") as shown:
+            if shown:
+                shown.records(card["counts"]["records"], 1.0)
+            page = finished.report()
+    if not (json or quiet):
+        terminal().print(f"page    {console.clean(page)}", soft_wrap=True)
     counts = card["counts"]
     if counts["unreadable"] == counts["records"]:
         raise InputError(
@@ -179,6 +180,25 @@ def score(
             raise _Unfinished(
                 f"{errors:,} records have errors, more than --max-errors {text} allows; see issues.parquet"
             )
+
+
+def _show(finished: Run) -> None:
+    """Print a run's scorecard, what is to be said beside it, and where its scores are."""
+    from vlitqc import console
+
+    card = finished.scorecard
+    out = terminal()
+    out.print(console.scorecard(card))
+    for note in card["input"]["notes"]:
+        out.print(f"\nnote  {console.clean(note)}", style="yellow", soft_wrap=True)
+    aside = ", ".join(f"{kind} {n:,}" for kind, n in card["input"]["others"].items())
+    if aside:
+        out.print(f"\nfiles left aside: {console.clean(aside)}", style="dim", soft_wrap=True)
+    for slot, counts in finished.info["usage"].items():
+        out.print(f"\n{console.clean(slot)}: {console.usage(counts)}", style="dim")
+    if card["profile"]["adds"]:
+        out.print(f"\n{console.clean(card['profile']['adds'])}", style="dim")
+    out.print(f"\nscores  {console.clean(finished.path)}/scores", soft_wrap=True)
 
 
 class _Unfinished(VlitqcError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata, resources
 from pathlib import Path
@@ -22,6 +22,7 @@ from vlitqc.comparison.scales import Scales
 from vlitqc.comparison.sets import DataSet, open_sets
 from vlitqc.engine.dataset import BINS
 from vlitqc.engine.disk import writing
+from vlitqc.engine.inputs import check_output
 from vlitqc.engine.run import Run
 from vlitqc.engine.subset import LIMIT
 from vlitqc.errors import UsageError
@@ -87,9 +88,14 @@ class Comparison:
         return markdown(self.found)
 
     def write(self, out: str | Path, *, form: str = "html") -> Path:
-        """Write the page (an entry point of ``vlitqc.comparisons``) and return its place."""
+        """Write the page (an entry point of ``vlitqc.comparisons``) and return its place.
+
+        Raises UsageError for a place in one of the runs or their inputs.
+        """
         target = Path(out)
         check_name(target)
+        for one in self.found["sets"]:
+            check_output(target, Path(one["run"]), folder=form != "html")
         write = find(COMPARISONS, form).load()
         with writing(target):
             written: Path = write(self.found, target)
@@ -103,7 +109,6 @@ def compare(
     replicates: int = REPLICATES,
     size: int | None = None,
     seed: int = 0,
-    limit: int = LIMIT,
     progress: Progress | None = None,
 ) -> Comparison:
     """Hold data sets against each other; differences are against the first. No model runs.
@@ -116,14 +121,13 @@ def compare(
         replicates: random parts of each data set that data-set metrics are computed over, at equal size; 0 for none.
         size: the common size in scored records; by default that of the smallest data set.
         seed: of the random parts.
-        limit: most records in a random part.
         progress: told how many of how many random parts are done.
 
     Raises:
         UsageError: fewer than two data sets, or more than eight; another profile, version or model.
         RunError: a path is no run, no scored input and no output of a filter, or its files cannot be read.
     """
-    for option, value, least in (("replicates", replicates, 0), ("size", size, 1), ("limit", limit, 1)):
+    for option, value, least in (("replicates", replicates, 0), ("size", size, 1)):
         if value is not None and value < least:
             raise UsageError(f"{option}={value}: expected {least} or more")
     if replicates == 1:
@@ -141,22 +145,21 @@ def compare(
         replicates=replicates,
         seed=seed,
         size=size,
-        limit=limit,
         progress=progress,
     )
     metrics = [_metric(name, sets, scales, at_size.get(name)) for name in names]
     for i in range(1, len(sets)):
         family = corrected(metric["differences"][i] for metric in metrics)
         for metric, difference in zip(metrics, family, strict=True):
-            metric["differences"][i] = asdict(difference)
+            metric["differences"][i] = asdict(difference) | {"printed": _printed(metric, difference, i)}
     return Comparison(
         _plain(
             {
                 "schema": SCHEMA,
                 "vlitqc": metadata.version("vlitqc"),
-                "sets": [_told(letter, one) for letter, one in zip(LETTERS, sets, strict=False)],
+                "sets": [_told(i, sets, metrics) for i in range(len(sets))],
                 "mixed": scales.faults,
-                "options": {"replicates": replicates, "size": size, "seed": seed, "limit": limit},
+                "options": {"replicates": replicates, "size": size, "seed": seed, "limit": LIMIT},
                 "columns": [asdict(column) for column in COLUMNS],
                 "metrics": metrics,
             }
@@ -170,10 +173,13 @@ def _plain(found: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _told(letter: str, data: DataSet) -> dict[str, Any]:
+def _told(i: int, sets: Sequence[DataSet], metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    data = sets[i]
     info = data.run.info
+    tested = [told for metric in metrics if i and (told := metric["differences"][i])["interval"] is not None]
+    counts = {"n": len(tested)} | {key: sum(told[key] for told in tested) for key in ("clear", "holds")}
     return {
-        "letter": letter,
+        "letter": LETTERS[i],
         "name": data.name,
         "run": str(data.run.path.absolute()),
         "input": info["input"]["path"],
@@ -183,6 +189,7 @@ def _told(letter: str, data: DataSet) -> dict[str, Any]:
         "n_run": len(data.mask),
         "profile": {key: info["profile"][key] for key in ("name", "sha256")},
         "started": info["started"],
+        "from_first": {"same": data.repeats(sets[0]), **counts} if i else None,
     }
 
 
@@ -217,8 +224,39 @@ def _value(section: dict[str, Any], one_scale: bool) -> dict[str, Any]:
     return kept | {"note": None if one_scale else ANOTHER_SCALE}
 
 
+def _printed(metric: Mapping[str, Any], difference: Difference, i: int) -> dict[str, str] | None:
+    """A difference with what it is of, to two digits of the interval's width and no fewer than the paper prints."""
+    if difference.value is None or difference.interval is None:
+        return None
+    low, high = difference.interval
+    first, other = (_compared(metric, k) for k in (0, i))
+    column = OF_METRIC.get(metric["name"])
+    places = column.decimals if column else 0
+    if scale := high - low or abs(first):
+        places = min(8, max(places, 1 - math.floor(math.log10(scale))))
+    return {
+        "first": f"{first:z,.{places}f}",
+        "other": f"{other:z,.{places}f}",
+        "difference": _signed(difference.value, places),
+        "interval": f"{_signed(low, places)} to {_signed(high, places)}",
+    }
+
+
+def _compared(metric: Mapping[str, Any], i: int) -> float:
+    """The value that a difference is of: at equal size for a data-set metric."""
+    side = metric["fair"]["sets"][i] if metric["fair"] else None
+    value: float = (side if side and side["value"] is not None else metric["values"][i])["value"]
+    return value
+
+
+def _signed(value: float, places: int) -> str:
+    """With its sign, unless it is printed as zero."""
+    text = f"{value:+z,.{places}f}"
+    return text if text.strip("+0.") else text[1:]
+
+
 def _fair(fair: Fair) -> dict[str, Any]:
-    hidden = ("variance", "spread")
+    hidden = ("variance", "spread", "share")
     sets = [asdict(one) if one else None for one in fair.sets]
     told = [{key: value for key, value in one.items() if key not in hidden} if one else None for one in sets]
     return {"m": fair.m, "raw_comparable": fair.comparable, "note": fair.note, "sets": told}

@@ -16,10 +16,10 @@ LEVEL = 0.95
 class Difference:
     """How much higher a metric is in a data set than in the first one, or the reason why that cannot be said.
 
-    ``interval`` is that of the difference (95%) and ``p`` the matching two-sided probability. A difference is
-    ``clear`` where the interval excludes 0. ``q`` is ``p`` after Benjamini and Hochberg's correction for all metrics
-    of the two data sets, and ``holds`` tells whether the difference is clear after it, too (q at most 0.05).
-    ``method`` says what the interval is of.
+    ``interval`` is that of the difference (95%) and ``p`` the matching two-sided probability; a value without them has
+    the reason for that. A difference is ``clear`` where the interval excludes 0. ``q`` is ``p`` after Benjamini and
+    Hochberg's correction for all metrics of the two data sets, and ``holds`` tells whether the difference is clear
+    after it, too (q at most 0.05). ``method`` says what the interval is of.
     """
 
     value: float | None = None
@@ -32,14 +32,26 @@ class Difference:
     reason: str | None = None
 
 
-def with_interval(value: float, variance: float, df: float, method: str) -> Difference:
-    """A difference with its interval, from the variance of its estimate and the degrees of freedom of that."""
-    error = float(np.sqrt(variance))
-    reach = float(t.ppf((1 + LEVEL) / 2, df)) * error
+def nothing(method: str) -> Difference:
+    """The difference of what is known to be the same: 0 without doubt."""
+    return Difference(0.0, (0.0, 0.0), 1.0, clear=False, method=method)
+
+
+def with_interval(
+    first: float, other: float, variance: float, df: float, *, method: str, still: str
+) -> Difference:
+    """``other - first`` with its interval, from the variance of the estimate and the degrees of freedom of that.
+
+    Without any variance there is no interval, for the reason ``still``: what does not vary in the records at hand may
+    in others.
+    """
+    value, error = other - first, float(np.sqrt(variance))
     # Rounding of equal sums is no spread.
-    exact = error <= 1e-12 * abs(value)
-    p = float(not value) if exact else float(2 * t.sf(abs(value) / error, df))
+    if error <= 1e-12 * max(abs(first), abs(other)):
+        return Difference(value, reason=still)
+    reach = float(t.ppf((1 + LEVEL) / 2, df)) * error
     low, high = value - reach, value + reach
+    p = float(2 * t.sf(abs(value) / error, df))
     return Difference(value, (low, high), p, clear=low > 0 or high < 0, method=method)
 
 
@@ -53,6 +65,8 @@ def of_means(first: NDArray[np.float64], other: NDArray[np.float64], *, same_rec
 
     Time and memory are O(records). Without two values on each side there is a reason and no difference.
     """
+    if same_records and np.array_equal(first, other, equal_nan=True) and np.isfinite(first).any():
+        return nothing("the same records")
     in_first, in_other = np.isfinite(first), np.isfinite(other)
     n_first, n_other = int(in_first.sum()), int(in_other.sum())
     if min(n_first, n_other) < 2:
@@ -70,9 +84,9 @@ def of_means(first: NDArray[np.float64], other: NDArray[np.float64], *, same_rec
     total = sum(variances)
     # Welch and Satterthwaite.
     shares = sum(variance**2 / (n - 1) for variance, (_, n) in zip(variances, pieces, strict=True))
-    df = total**2 / shares if shares else float(sum(n - 1 for _, n in pieces))
+    df = total**2 / shares if shares else 1.0
     method = "the same records, resampled together" if same_records else "Welch"
-    return with_interval(mean_other - mean_first, total, df, method)
+    return with_interval(mean_first, mean_other, total, df, method=method, still="the scores do not vary")
 
 
 def corrected(found: Iterable[Difference]) -> list[Difference]:

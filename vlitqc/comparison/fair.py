@@ -9,7 +9,7 @@ also break, which the drawn parts show and the curve does not), tasks by rarefac
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from vlitqc.analysis.diversity import chao1, expected_clusters, good_turing_coverage
-from vlitqc.comparison.differences import LEVEL, Difference, with_interval
+from vlitqc.analysis.diversity import chao1, good_turing_coverage, known_kinds
+from vlitqc.comparison.differences import LEVEL, Difference, nothing, with_interval
 from vlitqc.comparison.sets import DataSet
 from vlitqc.engine.subset import LIMIT, Parts
 
@@ -32,7 +32,10 @@ _LEFT = 0.8
 _CURVE = 24
 _STEPS = (0.25, 0.5, 0.75)
 """Shares of m at which a metric without a known curve is computed, too."""
-_UNTAGGED = "other"
+
+NOT_DRAWN = "no random part was drawn"
+UNVARIED = "the random parts do not vary"
+OF_ITS_RUN = "it is held against random parts of its run"
 
 Progress = Callable[[int, int], None]
 """Told how many of how many random parts are done."""
@@ -50,11 +53,11 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class AtSize:
-    """A metric of one data set at the common size; ``value`` is None for a ``reason``.
+    """A metric of one data set at the common size; ``value`` or ``interval`` is None for a ``reason``.
 
     ``scored`` is its own size, ``variance`` that of the value if the data set were another sample of its population
-    and ``spread`` that of the values of single parts (None where none was drawn), ``n`` how many of these have a value.
-    ``expected`` is what the curve says at the common size.
+    and ``spread`` that of the values of single parts with this ``share`` of the records (None where none was drawn),
+    ``n`` how many of these have a value. ``expected`` is what the curve says at the common size.
     """
 
     scored: int
@@ -62,6 +65,7 @@ class AtSize:
     interval: tuple[float, float] | None = None
     variance: float | None = None
     spread: float | None = None
+    share: float | None = None
     n: int = 0
     reason: str | None = None
     expected: float | None = None
@@ -112,25 +116,27 @@ def at_equal_size(
         limit: a part has at most so many records.
         progress: told how many parts are done.
     """
-    plans = {name: _plan(name, sets, part, size, limit) for name, part in names.items()}
-    plans = {name: plan for name, plan in plans.items() if plan is not None}
+    plans = {
+        name: plan
+        for name, part in names.items()
+        if (plan := _plan(name, sets, part, size, limit)) is not None
+    }
     draws = _draw(sets, plans, replicates, seed, progress) if replicates else {}
-    return {name: _fair(name, sets, plan, draws) for name, plan in plans.items() if plan is not None}
+    return {name: _fair(name, sets, plan, draws) for name, plan in plans.items()}
 
 
-def difference(
-    fair: Fair, sets: Sequence[DataSet], other: int, raw: Sequence[float | None], *, first: int = 0
-) -> Difference:
-    """How much higher the metric is in data set ``other`` than in ``first``, both at the common size.
+def difference(fair: Fair, sets: Sequence[DataSet], other: int, raw: Sequence[float | None]) -> Difference:
+    """How much higher the metric is in data set ``other`` than in the first one, both at the common size.
 
     Of two data sets of which one is a part of the other the interval is what a random part of as many records would
-    show; else the uncertainty of both adds up (delete-d jackknife).
+    show; else the uncertainty of both adds up (delete-d jackknife). Where random parts of one do not vary, the other's
+    stands for both; where none vary, there is no interval.
     """
-    one, two = fair.sets[first], fair.sets[other]
-    a, b = sets[first], sets[other]
+    one, two = fair.sets[0], fair.sets[other]
+    a, b = sets[0], sets[other]
     together = a.is_of(b)
-    if together and np.array_equal(a.mask, b.mask) and raw[first] == raw[other] and raw[first] is not None:
-        return with_interval(0.0, 0.0, math.inf, "the same records")
+    if together and np.array_equal(a.mask, b.mask) and raw[0] == raw[other] and raw[0] is not None:
+        return nothing("the same records")
     for side in (one, two):
         if side is None or side.value is None:
             reason = side.reason if side is not None else None
@@ -144,19 +150,24 @@ def difference(
     if together and _nested(a, b):
         if large.scored == small.scored:
             same = "the metric scored the same records"
-            return with_interval(0.0, 0.0, math.inf, same) if not value else Difference(value, reason=same)
-        if large.spread is None:
-            return Difference(value, reason="no random part was drawn")
-        left_out = 1 - fair.m / large.scored
+            return Difference(value, reason=same) if value else nothing(same)
+        if not large.spread or large.share is None:
+            return Difference(value, reason=UNVARIED if large.spread == 0 else NOT_DRAWN)
         finite = fair.m / small.scored * (1 - small.scored / large.scored)
-        variance = large.spread * (finite / left_out + 1 / large.n)
+        variance = large.spread * (finite / (1 - large.share) + 1 / large.n)
         variance += small.spread / small.n if small.spread is not None else 0.0
-        return with_interval(value, variance, large.n - 1, "a random part of as many records")
-    if one.variance is None or two.variance is None:
-        return Difference(value, reason="no random part was drawn")
-    return with_interval(
-        value, one.variance + two.variance, min(one.n, two.n) - 1, "random parts of both, jackknife"
-    )
+        df, method = large.n - 1, "a random part of as many records"
+    else:
+        for side in (one, two):
+            if side.variance is None:
+                return Difference(value, reason=side.reason or NOT_DRAWN)
+        assert one.variance is not None
+        assert two.variance is not None
+        # Random parts without a kind that is rare do not vary: the other data set's variance stands for both.
+        still = not one.variance or not two.variance
+        variance = 2 * max(one.variance, two.variance) if still else one.variance + two.variance
+        df, method = min(one.n, two.n) - 1, "random parts of both, jackknife"
+    return with_interval(one.value, two.value, variance, df, method=method, still=UNVARIED)
 
 
 def _nested(a: DataSet, b: DataSet) -> bool:
@@ -210,7 +221,9 @@ def _plan(
         ]
         of_value = _records(data, n, m) if n > m else None
         near = m > _LEFT * n
-        of_error = max(1, round(_LEFT * data.n)) if alone and near else None
+        # A part that leaves no record out says nothing.
+        left = min(round(_LEFT * data.n), data.n - 1)
+        of_error = left if alone and near and left else None
         steps = () if _has_curve(data, name) else tuple(_records(data, n, share * m) for share in _STEPS)
         sizes.append(_Size(n, of_value, of_error, steps))
     return _Plan(m, max(present) <= SIMILAR * min(present), tuple(sizes), note)
@@ -234,13 +247,13 @@ def _has_curve(data: DataSet, name: str) -> bool:
 # ---------------------------------------------------------------- draw
 
 
-_Draws = dict[tuple[int, int], dict[str, list[float | None]]]
-"""Data set and records in a part → metric → its value in each part."""
+_Draws = dict[tuple[int, int], dict[str, list[float | str]]]
+"""Data set and records in a part → metric → its value in each part, or the reason why it has none there."""
 
 
 def _draw(
     sets: Sequence[DataSet],
-    plans: Mapping[str, _Plan | None],
+    plans: Mapping[str, _Plan],
     replicates: int,
     seed: int,
     progress: Progress | None,
@@ -248,7 +261,7 @@ def _draw(
     wanted: dict[tuple[int, int], list[str]] = defaultdict(list)
     times: dict[tuple[int, int], int] = defaultdict(int)
     for name, plan in plans.items():
-        for i, size in enumerate(plan.sizes if plan else ()):
+        for i, size in enumerate(plan.sizes):
             if size is None:
                 continue
             asked = [(k, replicates) for k in (size.of_value, size.of_error) if k]
@@ -258,6 +271,8 @@ def _draw(
                     wanted[i, k].append(name)
                 times[i, k] = max(times[i, k], n)
     total, done = sum(times.values()), 0
+    if progress is not None and total:
+        progress(done, total)
     parts: dict[Path, Parts] = {}
     found: _Draws = {}
     for (i, k), names in wanted.items():
@@ -265,13 +280,13 @@ def _draw(
         run = sets[i].run
         if run.path not in parts:
             parts[run.path] = Parts(run)
-        values: dict[str, list[float | None]] = {name: [] for name in names}
+        values: dict[str, list[float | str]] = {name: [] for name in names}
         for draw in range(times[i, k]):
             rng = np.random.default_rng([seed, k, draw])
             mask = np.zeros(len(sets[i].mask), np.bool_)
             mask[rng.choice(rows, k, replace=False)] = True
             for name, score in parts[run.path].scores(mask, names).items():
-                values[name].append(score.value)
+                values[name].append(str(score.reason) if score.value is None else score.value)
             done += 1
             if progress is not None:
                 progress(done, total)
@@ -297,39 +312,66 @@ def _at_size(name: str, i: int, data: DataSet, size: _Size, m: int, draws: _Draw
     told: dict[str, Any] = {"scored": scored, "curve": curve, **_richness(section)}
     if curve is not None and not curve.drawn:
         told["expected"] = float(np.interp(m, (0.0, *curve.m), (0.0, *curve.values)))
-    value, spread, n = section["value"], None, 0
+    value, spread, share, n = section["value"], None, None, 0
     if size.of_value is not None:
-        value = None
-        if (i, size.of_value) in draws:
-            parts = _present(draws[i, size.of_value][name])
-            drawn = len(draws[i, size.of_value][name])
-            if len(parts) * 2 <= drawn:
-                return AtSize(**told, reason=f"no value in {drawn - len(parts)} of {drawn} random parts")
-            value, n = float(parts.mean()), len(parts)
-            spread = float(parts.var(ddof=1)) if n > 1 else None
-        else:
-            return AtSize(**told, reason="no random part was drawn")
-    variance, interval = None, None
+        drawn = draws.get((i, size.of_value), {}).get(name)
+        parts = _present(drawn or ())
+        if not drawn or len(parts) * 2 <= len(drawn):
+            return AtSize(**told, reason=_missing(drawn) if drawn else NOT_DRAWN)
+        value, n, share = float(parts.mean()), len(parts), size.of_value / data.n
+        spread = _spread(parts) if n > 1 else None
+    variance, interval, reason = None, None, None
     if size.of_error is not None and (i, size.of_error) in draws:
-        parts = _present(draws[i, size.of_error][name])
+        drawn = draws[i, size.of_error][name]
+        parts = _present(drawn)
         if len(parts) > 1:
-            variance = _jackknife(float(parts.var(ddof=1)), _LEFT)
+            variance = _jackknife(_spread(parts), size.of_error / data.n)
             variance += spread / n if spread is not None else 0.0
-            n = n or len(parts)
-    elif spread is not None:
-        variance = _jackknife(spread, m / scored) + spread / n
-    if variance is not None and value is not None:
+            n = min(n or len(parts), len(parts))
+        else:
+            reason = _missing(drawn)
+    elif spread is not None and share is not None:
+        variance = _jackknife(spread, share) + spread / n
+    elif size.of_error is not None:
+        reason = NOT_DRAWN
+    else:
+        reason = "one record has no random parts" if data.n == 1 else OF_ITS_RUN
+    if variance:
         reach = float(t.ppf((1 + LEVEL) / 2, n - 1)) * math.sqrt(variance)
         low, high = section["bounds"]
         interval = (
             max(value - reach, -math.inf if low is None else low),
             min(value + reach, math.inf if high is None else high),
         )
-    return AtSize(**told, value=value, interval=interval, variance=variance, spread=spread, n=n)
+    elif variance == 0:
+        reason = UNVARIED
+    return AtSize(
+        **told,
+        value=value,
+        interval=interval,
+        variance=variance,
+        spread=spread,
+        share=share,
+        n=n,
+        reason=reason,
+    )
 
 
-def _present(values: Sequence[float | None]) -> NDArray[np.float64]:
-    return np.array([value for value in values if value is not None], np.float64)
+def _present(values: Sequence[float | str]) -> NDArray[np.float64]:
+    return np.array([value for value in values if not isinstance(value, str)], np.float64)
+
+
+def _missing(values: Sequence[float | str]) -> str:
+    """In how many parts there is no value, and the commonest reason."""
+    reasons = Counter(value for value in values if isinstance(value, str))
+    ((reason, _),) = reasons.most_common(1)
+    return f"no value in {reasons.total()} of {len(values)} random parts: {reason}"
+
+
+def _spread(parts: NDArray[np.float64]) -> float:
+    """The variance over random parts; 0 where they differ by rounding alone."""
+    spread = float(parts.var(ddof=1))
+    return spread if math.sqrt(spread) > 1e-12 * float(np.abs(parts).max()) else 0.0
 
 
 def _jackknife(spread: float, share: float) -> float:
@@ -347,33 +389,21 @@ def _known_curve(section: Mapping[str, Any], scored: int) -> Curve | None:
     if isinstance(told, Mapping) and told.get("m"):
         scale = scored / told["m"][-1]
         return Curve("clusters", tuple(m * scale for m in told["m"]), tuple(told["clusters"]), drawn=False)
-    counts = _counts(details)
-    if counts is None:
+    kinds = known_kinds(details)
+    if kinds is None:
         return None
-    what, known, total = counts
-    sizes = sorted({max(1, round(total * k / _CURVE)) for k in range(1, _CURVE + 1)})
-    values = tuple(expected_clusters(known, total, m, 1) for m in sizes)
-    return Curve(what, tuple(m * scored / total for m in sizes), values, drawn=False)
-
-
-def _counts(details: Mapping[str, Any]) -> tuple[str, NDArray[np.int64], int] | None:
-    """What is counted, how often each kind occurs, and how many items there are, those of no kind too."""
-    for what, key, total in (("tasks", "tasks", None), ("categories", "instances", "n_instances")):
-        counts = details.get(key)
-        if isinstance(counts, Mapping) and counts:
-            n = sum(counts.values())
-            # Of very many kinds only the most frequent are told.
-            if total is None or details.get(total) == n:
-                known = [count for kind, count in counts.items() if kind != _UNTAGGED]
-                return (what, np.array(known, np.int64), n) if known else None
-    return None
+    sizes = sorted({max(1, round(kinds.n * k / _CURVE)) for k in range(1, _CURVE + 1)})
+    values = tuple(kinds.expected(m) for m in sizes)
+    return Curve(kinds.what, tuple(m * scored / kinds.n for m in sizes), values, drawn=False)
 
 
 def _richness(section: Mapping[str, Any]) -> dict[str, float]:
-    counts = _counts(section["details"])
-    if counts is None:
-        return {}
-    return {"chao1": chao1(counts[1]), "coverage": good_turing_coverage(counts[1])}
+    kinds = known_kinds(section["details"])
+    return (
+        {}
+        if kinds is None
+        else {"chao1": chao1(kinds.counts), "coverage": good_turing_coverage(kinds.counts)}
+    )
 
 
 def _drawn_curve(

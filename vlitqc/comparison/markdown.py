@@ -24,8 +24,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         rows = [
             [
                 escaped(metric["title"]),
-                number(metric["differences"][i]["value"]),
-                " to ".join(map(number, metric["differences"][i]["interval"])),
+                metric["differences"][i]["printed"]["difference"],
+                metric["differences"][i]["printed"]["interval"],
                 _word(metric["differences"][i]),
             ]
             for metric in told
@@ -46,15 +46,10 @@ def escaped(text: str) -> str:
     return _MARKS.sub(r"\\\1", plain)
 
 
-def number(value: float) -> str:
-    """Four significant digits."""
-    return f"{value:.4g}"
-
-
 def _printed(value: Mapping[str, Any] | None, decimals: int) -> str:
     if value is None or value["value"] is None:
         return "–"
-    return f"{value['value']:.{decimals}f}" + ("\\*" if value["note"] else "")
+    return f"{value['value']:z.{decimals}f}" + ("\\*" if value["note"] else "")
 
 
 def _word(difference: Mapping[str, Any]) -> str:

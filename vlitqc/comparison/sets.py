@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from vlitqc.engine.inputs import home
 from vlitqc.engine.run import Run
 from vlitqc.engine.subset import LIMIT, summaries
 from vlitqc.errors import RunError, UsageError
@@ -56,6 +58,22 @@ class DataSet:
         ours, theirs = self.run.info["input"]["sha256"], other.run.info["input"]["sha256"]
         return ours == theirs and len(self.mask) == len(other.mask)
 
+    def repeats(self, other: DataSet) -> bool:
+        """Whether both are known to be the same records in the same order with the same scores."""
+        if not (self.is_of(other) and np.array_equal(self.mask, other.mask)):
+            return False
+        if self.run.path.absolute() == other.run.path.absolute():
+            return True
+        ours, theirs = self.metrics, other.metrics
+        return ours.keys() == theirs.keys() and all(
+            ours[name]["value"] == theirs[name]["value"]
+            and (
+                ours[name]["level"] == "dataset"
+                or np.array_equal(self.values(name), other.values(name), equal_nan=True)
+            )
+            for name in ours
+        )
+
     def values(self, name: str) -> NDArray[np.float64]:
         """A column of the table of scores, one value a record; NaN without a score and outside the data set."""
         column = self.run.table([name])[name]
@@ -85,17 +103,42 @@ def open_sets(paths: Sequence[str | Path | Run], *, filtered: bool = False) -> l
         if filtered:
             decisions = audit.latest(run)
             if decisions is None:
-                raise UsageError(
-                    f"{run.path} has no filter's result; make one with: vlitqc filter {run.path}"
-                )
+                raise UsageError(_no_filter(run))
             found.append(_part(decisions, "kept", [run]))
     if len(found) < 2:
-        raise UsageError(
-            "one data set was named; name two or more, or pass --filtered to hold a run against what its filter kept"
-        )
+        raise UsageError(_too_few(found))
     if len(found) > MOST:
         raise UsageError(f"{len(found)} data sets were named; compare at most {MOST} at a time")
     return _told_apart(found)
+
+
+def _too_few(found: Sequence[DataSet]) -> str:
+    """What is missing where fewer than two data sets were named."""
+    if not found:
+        return "no data set was named; name two or more: runs, inputs that were scored, or outputs of filters"
+    (one,) = found
+    if one.filter is None:
+        return (
+            f"one data set was named, {one.name}; name two or more, or pass --filtered to hold a run against what its "
+            "filter kept"
+        )
+    both = shlex.join(["vlitqc", "compare", str(one.run.path), str(one.filter)])
+    return f"one data set was named, {one.name}; name its run, too: {both}"
+
+
+def _no_filter(run: Run) -> str:
+    """Why a run has no filter's result: it never had one, or the latest is of an earlier run, or was moved."""
+    again = f"filter the data again: {shlex.join(['vlitqc', 'filter', str(run.path)])}"
+    folder, stem = home([Path(path) for path in run.info["input"]["paths"]])
+    for decisions in (*audit.remembered(run), folder / f"{stem}{DECISIONS}"):
+        if audit.RUN_SHA256 in audit.metadata_of(decisions):
+            return f"{decisions} is of another run than the one that is now in {run.path}; {again}"
+    if moved := next(iter(audit.remembered(run)), None):
+        filter = moved.name.removesuffix(DECISIONS) + FILTER
+        return (
+            f"{moved} is not there any more; name {filter} where it is now instead of --filtered, or {again}"
+        )
+    return f"{run.path} has no filter's result; {again.replace(' again', '', 1)}"
 
 
 def _told_apart(sets: Sequence[DataSet]) -> list[DataSet]:
@@ -138,6 +181,16 @@ def _filter_at(path: Path) -> tuple[Path, str] | None:
     return None
 
 
+def _run_of(filter: Path, path: Path) -> Run:
+    """The run that a filter was of, where it was then."""
+    if not path.exists():
+        raise RunError(
+            f"{filter} is of the run {path}, which is not there any more; name the run where it is now, too "
+            f"(vlitqc compare RUN {shlex.quote(str(filter))}), or filter the data again"
+        )
+    return Run.open(path)
+
+
 def _part(decisions: Path, part: str, runs: Sequence[Run]) -> DataSet:
     """A part that a filter made of its run, which may be one of ``runs`` and else is where it was."""
     filter = decisions.with_name(decisions.name.removesuffix(DECISIONS) + FILTER)
@@ -147,13 +200,16 @@ def _part(decisions: Path, part: str, runs: Sequence[Run]) -> DataSet:
         why = (
             f"{missing} does not exist" if missing else f"{filter} and {decisions.name} are not of one filter"
         )
-        raise RunError(f"{why}; filter the data again: vlitqc filter RUN")
+        its_run = audit.metadata_of(decisions).get(audit.RUN_SHA256, b"").decode()
+        place = next((str(run.path) for run in runs if audit.run_sha256(run) == its_run), "RUN")
+        raise RunError(f"{why}; filter the data again: {shlex.join(['vlitqc', 'filter', place])}")
     sha256 = told["run"]["sha256"]
     known = (run for run in runs if audit.run_sha256(run) == sha256)
-    run = next(known, None) or Run.open(told["run"]["path"])
+    run = next(known, None) or _run_of(filter, Path(told["run"]["path"]))
     if audit.run_sha256(run) != sha256:
+        again = shlex.join(["vlitqc", "filter", str(run.path)])
         raise RunError(
-            f"{filter} is of an earlier run than the one that is now in {run.path}; filter the data again"
+            f"{filter} is of an earlier run than the one that is now in {run.path}; filter the data again: {again}"
         )
     try:
         fates = pq.read_table(decisions, columns=["fate"])["fate"]

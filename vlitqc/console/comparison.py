@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,19 +21,19 @@ LONGEST_NAME = 24
 
 @contextmanager
 def parts_drawn(console: Console) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar for the random parts of the data sets; None where nobody watches."""
+    """A bar for what takes time: metrics of parts, then random parts of the data sets; None where nobody watches."""
     if not console.is_terminal:
         yield None
         return
     columns = (
-        TextColumn("random parts"),
+        TextColumn("{task.description}"),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as shown:
-        task = shown.add_task("", total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)
+        task = shown.add_task("metrics of the data sets", total=None)
+        yield lambda done, total: shown.update(task, description="random parts", completed=done, total=total)
 
 
 def comparison(found: Mapping[str, Any]) -> Group:
@@ -111,12 +110,13 @@ def _printed(metric: Mapping[str, Any] | None, i: int, decimals: int) -> Text:
     if value is None or value["value"] is None:
         return Text("–", style="dim")
     other = value["note"] is not None
-    return Text(f"{value['value']:.{decimals}f}{'*' if other else ''}", style="yellow" if other else "")
+    return Text(f"{value['value']:z.{decimals}f}{'*' if other else ''}", style="yellow" if other else "")
 
 
 def _differences(found: Mapping[str, Any], i: int) -> list[RenderableType]:
     first, data = found["sets"][0], found["sets"][i]
-    title = f"{data['letter']} − {first['letter']}: {visible(data['name'])} against {visible(first['name'])}"
+    one, two = (cut(visible(each["name"]), LONGEST_NAME) for each in (first, data))
+    title = f"{data['letter']} − {first['letter']}: {two} against {one}"
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("metric", no_wrap=True, max_width=26, overflow="ellipsis")
     for name in (first["letter"], data["letter"], "difference", "95% interval"):
@@ -125,55 +125,20 @@ def _differences(found: Mapping[str, Any], i: int) -> list[RenderableType]:
     without: dict[str, list[str]] = {}
     for metric in found["metrics"]:
         told = metric["differences"][i]
-        if told["value"] is None or told["interval"] is None:
+        printed = told["printed"]
+        if printed is None:
             if any(value is not None and value["value"] is not None for value in metric["values"]):
                 without.setdefault(told["reason"] or "no interval", []).append(metric["name"])
             continue
-        low, high = told["interval"]
-        places = _places(high - low)
-        table.add_row(
-            Text(visible(metric["name"])),
-            *(Text(_fixed(_compared(metric, k), places)) for k in (0, i)),
-            Text(_signed(told["value"], places)),
-            Text(f"{_signed(low, places)} to {_signed(high, places)}"),
-            _word(told),
-        )
+        cells = (printed[key] for key in ("first", "other", "difference", "interval"))
+        table.add_row(Text(visible(metric["name"])), *map(Text, cells), _word(told))
     parts: list[RenderableType] = [Text(title, style="bold")]
-    if _nothing_differs(found, i):
-        return [*parts, Text("The same records with the same scores: nothing differs.", style="dim")]
-    if table.row_count:
+    if table.row_count and not data["from_first"]["same"]:
         parts.append(table)
-    parts.append(Text(summary(found, i), style="dim"))
+    parts.append(Text(summary(data["from_first"]), style="dim"))
     for reason, names in without.items():
         parts.append(Text(f"not compared ({visible(reason)}): {visible(', '.join(names))}", style="dim"))
     return parts
-
-
-def _compared(metric: Mapping[str, Any], i: int) -> float | None:
-    """The value that the difference is of: at equal size for a data-set metric."""
-    side = metric["fair"]["sets"][i] if metric["fair"] else None
-    source = side if side is not None and side["value"] is not None else metric["values"][i]
-    value: float | None = source["value"]
-    return value
-
-
-def _nothing_differs(found: Mapping[str, Any], i: int) -> bool:
-    told = [metric["differences"][i]["interval"] for metric in found["metrics"]]
-    return any(told) and all(interval in (None, [0, 0]) for interval in told)
-
-
-def _places(width: float) -> int | None:
-    """Digits after the point that leave two significant ones of an interval's width; None where it has none."""
-    return max(0, 1 - math.floor(math.log10(width))) if width > 0 else None
-
-
-def _fixed(value: float | None, places: int | None) -> str:
-    return number(value) if value is None or places is None else f"{value:,.{places}f}"
-
-
-def _signed(value: float, places: int | None) -> str:
-    text = _fixed(value, places)
-    return f"+{text}" if value > 0 and text.strip("0.,") else text
 
 
 def _word(told: Mapping[str, Any]) -> Text:
@@ -182,15 +147,14 @@ def _word(told: Mapping[str, Any]) -> Text:
     return Text("(clear)", style="yellow") if told["clear"] else Text("")
 
 
-def summary(found: Mapping[str, Any], i: int) -> str:
+def summary(counts: Mapping[str, Any]) -> str:
     """How many differences are clear, and how many of them still are when all are looked at together."""
-    told = [metric["differences"][i] for metric in found["metrics"]]
-    tested = [difference for difference in told if difference["interval"] is not None]
-    clear = sum(bool(difference["clear"]) for difference in tested)
-    holds = sum(bool(difference["holds"]) for difference in tested)
-    if not tested:
+    n, clear, holds = (counts[key] for key in ("n", "clear", "holds"))
+    if counts["same"]:
+        return "The same records with the same scores: nothing differs."
+    if not n:
         return "No metric can be compared."
-    words = f"{clear} of {len(tested)} intervals exclude 0"
+    words = f"{clear} of {n} intervals exclude 0"
     if not clear:
         return f"{words}: no difference is clear."
     if holds == clear:
@@ -209,6 +173,7 @@ def _equal_size(found: Mapping[str, Any]) -> list[RenderableType]:
     for name in ("scored", "as it is", "at size", "value", "95% interval"):
         table.add_column(name, justify="right", no_wrap=True)
     incomparable = False
+    without: dict[tuple[str, str], dict[str, None]] = {}
     for metric in metrics:
         title, fair = Text(visible(metric["name"])), metric["fair"]
         for data, raw, side in zip(found["sets"], metric["values"], fair["sets"], strict=True):
@@ -217,6 +182,9 @@ def _equal_size(found: Mapping[str, Any]) -> list[RenderableType]:
             mark = "" if fair["raw_comparable"] else "≠"
             incomparable |= bool(mark)
             ends = side["interval"]
+            if side["reason"]:
+                what = "a value" if side["value"] is None else "an interval"
+                without.setdefault((what, side["reason"]), {})[data["letter"]] = None
             table.add_row(
                 title,
                 Text(data["letter"], style="cyan"),
@@ -235,6 +203,8 @@ def _equal_size(found: Mapping[str, Any]) -> list[RenderableType]:
                 style="dim",
             )
         )
+    for (what, reason), letters in without.items():
+        parts.append(Text(f"{', '.join(letters)} without {what}: {visible(reason)}", style="dim"))
     notes = dict.fromkeys(metric["fair"]["note"] for metric in metrics if metric["fair"]["note"])
     parts += [Text(visible(note), style="dim") for note in notes]
     return parts

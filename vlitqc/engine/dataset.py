@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vlitqc.analysis.bootstrap import bootstrap_mean
+from vlitqc.analysis.histogram import histogram, percentiles
 from vlitqc.engine.disk import write_table, writing
 from vlitqc.engine.features import readable
 from vlitqc.engine.plan import Planned
@@ -82,19 +83,12 @@ def spread(values: NDArray[np.float64]) -> dict[str, Any]:
     """Quantiles and a histogram of finite values; both None where there are none."""
     if not len(values):
         return {"quantiles": None, "histogram": None}
-    points = np.percentile(values, QUANTILES)
-    counts, edges = np.histogram(values, bins=BINS, range=_range(values))
+    points = percentiles(values, QUANTILES)
+    counts, edges = histogram(values, BINS)
     return {
         "quantiles": {f"p{q}": float(v) for q, v in zip(QUANTILES, points, strict=True)},
         "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
     }
-
-
-def _range(values: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = float(values.min()), float(values.max())
-    # Scores that are equal up to rounding leave no room for distinct edges, which numpy refuses.
-    room = BINS * float(np.spacing(max(abs(low), abs(high))))
-    return (low, high) if high - low > room else (low - max(0.5, room), high + max(0.5, room))
 
 
 def count_reasons(reasons: Mapping[str, int]) -> dict[str, int]:
@@ -244,4 +238,5 @@ def _why_none(reasons: Mapping[str, int], n: int) -> str:
         return "no record could be read"
     counts = count_reasons(reasons)
     first = next(iter(counts))
-    return first if len(counts) == 1 else f"{first} (and {len(counts) - 1} other reasons)"
+    others = len(counts) - 1
+    return f"{first} (and {others} other reason{'s' if others > 1 else ''})" if others else first

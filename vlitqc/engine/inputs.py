@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import hashlib
 import itertools
@@ -9,17 +10,18 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from vlitqc.engine.disk import is_draft, writing
 from vlitqc.errors import InputError, RunError, UsageError
-from vlitqc.formats import Reader, check_name, open_input, stem_of
+from vlitqc.formats import Reader, check_name, open_input, shown, stem_of
 from vlitqc.formats.collection import Collection
 from vlitqc.formats.names import Names
 from vlitqc.formats.writing import whole
 from vlitqc.media import default_image_root
-from vlitqc.types import Record, Sample
+from vlitqc.types import Origin, Record, Sample
 
 Data = str | Path | Iterable[str | Path] | Iterable[Mapping[str, Any]]
 """A file, a folder, a glob pattern, several of these, or the records themselves."""
@@ -32,6 +34,11 @@ ROOT_RECORDS = 2000
 """How many records are read for them: data without pictures is not read to its end."""
 
 _IN_MEMORY = "input.jsonl"
+_OF_A_RUN = (
+    *("run.json", "profile.json", "scorecard.json", "issues.parquet", "filters.json", ".lock", _IN_MEMORY),
+    *("scores", "features", "shards", "remote"),
+)
+"""What only a run itself writes into its directory."""
 
 
 def given(data: Data) -> tuple[list[Path], list[Mapping[str, Any]]]:
@@ -123,6 +130,30 @@ def target_of(paths: Sequence[Path], out: str | Path | None) -> Path:
     return target
 
 
+def check_output(target: Path, run: Path, *, folder: bool = False) -> None:
+    """Raise UsageError where no file, or with ``folder`` no folder, may be written at ``target``.
+
+    That is where a file has no name, is a folder, or would be a part of the run or of its input.
+    """
+    if not (target.name or folder):
+        raise UsageError(f"--out {target} has no name of its own; add one")
+    if target.is_dir() and not folder:
+        raise UsageError(f"{target} is a folder; name a file with --out")
+    given = paths_in(run) or []
+    place = Path(os.path.realpath(target))
+    if any(place.is_relative_to(os.path.realpath(run / name)) for name in _OF_A_RUN):
+        raise UsageError(
+            f"{target} belongs to the run {run}, and is never overwritten; choose another output"
+        )
+    plain = os.path.normpath(target.absolute())
+    if any(
+        place.is_relative_to(os.path.realpath(path))
+        or (_is_pattern(path) and fnmatch.fnmatchcase(plain, str(path)))
+        for path in (*given, *_files_in(run))
+    ):
+        raise UsageError(f"{target} belongs to the input, which is never overwritten; choose another output")
+
+
 def missing(paths: Sequence[Path]) -> Path | None:
     """The first path that is not there and is no pattern."""
     return next((path for path in paths if not (path.exists() or _is_pattern(path))), None)
@@ -146,6 +177,15 @@ def paths_in(target: Path) -> list[Path] | None:
         return [Path(path) for path in told.get("paths", [told["path"]])] if "plan" in info else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _files_in(target: Path) -> list[Path]:
+    """The files that the input of the run in a folder is known to consist of."""
+    try:
+        info = json.loads((target / "run.json").read_text(encoding="utf-8"))
+        return [Path(entry["path"]) for entry in info["input"]["files"]]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
 
 
 def in_words(paths: Sequence[Path | str]) -> str:
@@ -283,15 +323,55 @@ def reopened(told: Mapping[str, Any], command: str) -> Reader:
         found[path] = _entry(path)
         if found[path] != entry:
             raise InputError(_changed(path, command))
-    paths = [Path(path) for path in told["paths"]]
-    format = told["format"] if len(paths) == 1 and paths[0].is_file() else told["format_asked"]
-    reader = opened(paths, format, Names(**told["names"]))
+    reader = _opened_again(told)
     if _over_all([found.get(path) or _entry(path) for path in reader.files]) != told["sha256"]:
         raise InputError(
             f"{reader.path} has changed since it was scored: {len(reader.files):,} files now, "
             f"{told['n_files']:,} then; run again: {command}"
         )
     return reader
+
+
+class Reread:
+    """Single records of an input that ``describe`` has described, read again where their own file is as it was.
+
+    Other files of the input may be gone or changed: a record says by its sha256 that it is the same.
+    """
+
+    def __init__(self, told: Mapping[str, Any], command: str) -> None:
+        self._told = told
+        self._command = command
+        self._entries = {shown(Path(entry["path"])): entry for entry in told["files"]}
+        self._faults: dict[str, str | None] = {}
+
+    def record(self, origin: Origin) -> Record:
+        """The record at ``origin``. Raises InputError, naming the file, where it has moved or changed since."""
+        if origin.file not in self._faults:
+            self._faults[origin.file] = self._fault(origin.file)
+        fault = self._faults[origin.file]
+        if fault is not None:
+            raise InputError(fault)
+        return self._reader.record(origin)
+
+    def _fault(self, file: str) -> str | None:
+        entry = self._entries.get(file)
+        if entry is None:
+            return None
+        why = gone_or_changed({"files": [entry]}, self._command)
+        path = Path(entry["path"])
+        return why or (None if _entry(path) == entry else _changed(path, self._command))
+
+    @cached_property
+    def _reader(self) -> Reader:
+        there = [path for path in map(Path, self._told["paths"]) if path.exists() or _is_pattern(path)]
+        return _opened_again(self._told, there)
+
+
+def _opened_again(told: Mapping[str, Any], there: Sequence[Path] | None = None) -> Reader:
+    """The reader of all paths of an input, or of those that are still there, whatever their content has become."""
+    paths = [Path(path) for path in told["paths"]]
+    format = told["format"] if len(paths) == 1 and paths[0].is_file() else told["format_asked"]
+    return opened(there or paths, format, Names(**told["names"]))
 
 
 def _changed(path: Path, command: str) -> str:

@@ -203,6 +203,10 @@ class Run:
         return inputs.reopened(self.info["input"], self.info["command"])
 
     @cached_property
+    def _reread(self) -> inputs.Reread:
+        return inputs.Reread(self.info["input"], self.info["command"])
+
+    @cached_property
     def _media(self) -> MediaLoader:
         plan = self.info["plan"]
         return MediaLoader(
@@ -214,15 +218,20 @@ class Run:
         )
 
     def record(self, row: int) -> Record:
-        """Record number ``row`` of the input, read again from its place."""
+        """Record number ``row`` of the input, read again from its place.
+
+        Raises InputError, naming the file, where its file has moved or changed since; other files may have.
+        """
         place = self._places.slice(row, 1).to_pylist() if row >= 0 else []
         if not place or place[0]["row"] != row:
             raise RunError(f"{self.path} has no row {row}; its rows are 0 to {len(self._places) - 1}")
-        return self.reader.record(Origin(**place[0]))
+        return self._reread.record(Origin(**place[0]))
 
     @cached_property
     def _places(self) -> pa.Table:
-        return self.table(["row", "file", "line", "start", "end", "sha256"]).combine_chunks()
+        columns = ["row", "file", "line", "start", "end", "sha256"]
+        # Of millions of records few are in different files.
+        return _read_table(self.path / "scores", columns, coded=["file"]).combine_chunks()
 
     def images(self, sample: Sample) -> list[Image]:
         """The sample's pictures, at most 512 pixels wide or high, or their faults."""
@@ -257,12 +266,14 @@ class Run:
         """Write a report and return it; ``form`` is an entry point of ``vlitqc.reports``, which takes the ``options``.
 
         By default into the run: ``report.html``, the folder ``report`` (``folder=True``), ``scorecard.md``,
-        ``samples.parquet``.
+        ``samples.parquet``. Raises UsageError where ``out`` is a part of the run or of its input, or a folder where a
+        file goes.
         """
         write = find(REPORTS, form).load()
         name = "report" if options.get("folder") else REPORT_FILES.get(form, f"report.{form}")
         target = Path(out) if out else self.path / name
         check_name(target)
+        inputs.check_output(target, self.path, folder=bool(options.get("folder")) or form not in REPORT_FILES)
         with writing(target):
             written: Path = write(self, target, **options)
         return written
@@ -375,8 +386,12 @@ def score(
         command = command or f"vlitqc.score({_argument(paths)}, {profile!r})"
         info = _info(plan, planned, models, told, limit, command)
         # A run that is under way has no scorecard; what is left from before would describe other scores.
-        for stale in ("scorecard.json", *REPORT_FILES.values(), "report/index.html"):
-            (target / stale).unlink(missing_ok=True)
+        for name in ("scorecard.json", *REPORT_FILES.values(), "report/index.html"):
+            stale = target / name
+            # What else is in the way is nothing of ours.
+            if stale.is_file():
+                with writing(stale):
+                    stale.unlink()
         write_json(target / "run.json", info | {"state": "running"})
         # TOML has inf and nan, and so may the options of a profile of one's own.
         write_json(target / "profile.json", profiles.dump(chosen), allow_nan=True)
@@ -630,9 +645,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def _read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def _read_table(path: Path, columns: Sequence[str] | None = None, *, coded: Sequence[str] = ()) -> pa.Table:
     try:
-        return pq.read_table(path, columns=list(columns) if columns else None)
+        return pq.read_table(
+            path, columns=list(columns) if columns else None, read_dictionary=list(coded) or None
+        )
     except (OSError, pa.ArrowException) as error:
         raise RunError(f"{path} cannot be read ({error}); score the data again") from error
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from vlitqc.engine.inspection import long_texts
 from vlitqc.engine.plan import Plan, Planned, fingerprint, image_side, prepare, without
-from vlitqc.engine.shards import Done, Shard, folder, read_done, shard_fingerprint, write_shard
+from vlitqc.engine.shards import Done, Shard, folder, in_utf8, read_done, shard_fingerprint, write_shard
 from vlitqc.engine.sources import source_of
 from vlitqc.errors import ModelUnavailable, UsageError, as_reason
 from vlitqc.media import MediaLoader, issue_kind, remarks
@@ -221,9 +221,9 @@ class ShardScorer:
                 for name, column in scores.items():
                     score = column[position]
                     row[name] = score.value
-                    row[f"{name}_reason"] = score.reason
+                    row[f"{name}_reason"] = in_utf8(score.reason)
                     row |= {f"{name}_{part}": value for part, value in score.parts.items()}
-                    row |= {f"{name}_{note}": text for note, text in score.notes.items()}
+                    row |= {f"{name}_{note}": in_utf8(text) for note, text in score.notes.items()}
                 position += 1
             rows.append(row)
         return pa.Table.from_pylist(rows, schema=pa.schema(list(schema.items())))

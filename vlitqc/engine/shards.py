@@ -148,4 +148,10 @@ def write_shard(
 
 def issue_table(issues: Iterable[Issue]) -> pa.Table:
     """Issues as a table of ISSUE_SCHEMA."""
-    return pa.Table.from_pylist([asdict(issue) for issue in issues], schema=ISSUE_SCHEMA)
+    rows = [asdict(issue) | {"detail": in_utf8(issue.detail)} for issue in issues]
+    return pa.Table.from_pylist(rows, schema=ISSUE_SCHEMA)
+
+
+def in_utf8(text: str | None) -> str | None:
+    """The text with half a surrogate pair, which no table can hold, spelled ``\\udcff``."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode()

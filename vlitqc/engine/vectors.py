@@ -93,7 +93,10 @@ def _means(store: ShardFeatures, name: str, samples: NDArray[np.int64], width: i
         if not len(found):
             continue
         block = np.zeros((last - done, width), np.float32)
-        sums = np.add.reduceat(np.asarray(values[wanted], np.float32), starts, axis=0)
+        sums = np.asarray(values[wanted], np.float32)
+        # Most samples have one response or one picture, whose vector is its own sum.
+        if len(starts) < len(sums):
+            sums = np.add.reduceat(sums, starts, axis=0)
         block[np.searchsorted(samples, found) - done] = to_unit_length(sums)
         done = int(last)
         yield block

@@ -47,12 +47,12 @@ def against_paper(metric: Mapping[str, Any], profile: Mapping[str, Any]) -> tupl
         caption = "● this data set · ◆ the paper’s data sets, the same models"
         return (compared(value, interval, sets, caption=caption, title=title, name=f"{name}-paper"),)
     unit = str(metric.get("unit", ""))
-    low, high = (b if is_number(b) else None for b in metric.get("bounds") or (None, None))
+    _, highest = metric.get("bounds") or (None, None)
     share = unit in SHARES
     own = measured(
         value,
         interval,
-        (low, high),
+        highest if is_number(highest) else None,
         caption=fitted(f"this data set · {profile.get('name', '')} profile", _WIDTH),
         title=title,
         factor=100.0 if share else 1.0,
@@ -76,7 +76,7 @@ def _sets_of(reference: Mapping[str, Any] | None) -> dict[str, float]:
 def measured(
     value: float,
     interval: tuple[float, float] | None,
-    bounds: tuple[float | None, float | None],
+    highest: float | None,
     *,
     caption: str,
     title: str,
@@ -84,19 +84,18 @@ def measured(
     suffix: str = "",
     name: str = "",
 ) -> Markup:
-    """A bar from zero (or from the lowest possible value) to the value, with its 95% interval.
+    """A bar from zero to the value, with its 95% interval.
 
     The axis ends at the highest possible value where that is near, else at the next round number. ``factor`` and
     ``suffix`` are for the numbers at the ticks, such as 100 and "%".
     """
     low, high = interval or (value, value)
-    start = bounds[0] if bounds[0] is not None and bounds[0] > 0 else 0.0
-    nearest, furthest = rounded(min(start, value, low), max(start, value, high))
-    if bounds[1] is not None and furthest >= 0.4 * bounds[1]:
-        furthest = bounds[1]
-    x = Scale(start if start > 0 else nearest, furthest, _EDGE, _WIDTH - _EDGE)
+    nearest, furthest = rounded(min(0.0, value, low), max(0.0, value, high))
+    if highest is not None and furthest >= 0.4 * highest:
+        furthest = highest
+    x = Scale(nearest, furthest, _EDGE, _WIDTH - _EDGE)
     y = _CAPTION + 8
-    left, right = sorted((x(start), x(value)))
+    left, right = sorted((x(0.0), x(value)))
     parts = [
         text("c-caption", 0, _CAPTION - 1, caption),
         rect("c-track", x.left, y, x.right - x.left, 12),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from vlitqc.analysis.histogram import histogram
 from vlitqc_reports import wording
 from vlitqc_reports.explorer.axes import Axis, axis
 from vlitqc_reports.explorer.choice import Judged, choose
@@ -21,6 +21,7 @@ from vlitqc_reports.source import ReportableRun, is_numeric
 from vlitqc_reports.wording import marked
 
 _TASKS = 254
+"""Tasks that are counted by name; the smaller ones are one, called "other tasks"."""
 _NO_TASK = 255
 _SMALL = 1_000_000
 """Bytes of two-byte codes up to which every metric has the finer axis."""
@@ -40,7 +41,9 @@ class Contents:
         self._card = run.scorecard
         self.seed = int(self._card["seed"])
         schema = run.take(()).schema
-        states = run.table(["state"])["state"]
+        wanted = ("row", "state", *COLUMNS, "duplicate_group", "duplicate_kind")
+        groups = run.table([name for name in wanted if name in schema.names])
+        states = groups["state"]
         readable = pc.not_equal(states, "unreadable")
         self.rows: NDArray[np.int64] = np.flatnonzero(readable.to_numpy())
         self.n_unreadable = len(states) - len(self.rows)
@@ -53,42 +56,20 @@ class Contents:
             m["name"]: axis(m["name"], self.values[m["name"]], floor=_floor(m), wide=wide)
             for m in self.metrics
         }
-        self.tasks, self.task_codes = self._read_tasks("task" in schema.names)
-        wanted = ("row", "state", *COLUMNS, "duplicate_group", "duplicate_kind")
-        groups = run.table([name for name in wanted if name in schema.names])
+        self.tasks, self.task_codes = read_tasks(run, self.rows)
         self.clusterings: list[Clustering] = clusters(run, groups, self.rows, seed=self.seed)
         self.duplicates: list[Group] = duplicates(run, groups)
 
     def _read_values(self, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-        """The values of each metric that has any."""
+        """The values of each metric that has a finite one."""
         found: dict[str, NDArray[np.float64]] = {}
         for start in range(0, len(names), _AT_ONCE):
             table = self._run.table(names[start : start + _AT_ONCE])
             for name in table.column_names:
                 values = pc.cast(table[name], pa.float64(), safe=False).to_numpy()[self.rows]
-                if not np.isnan(values).all():
+                if np.isfinite(values).any():
                     found[name] = values
         return found
-
-    def _read_tasks(self, known: bool) -> tuple[list[dict[str, Any]], NDArray[np.uint8]]:
-        codes = np.full(len(self.rows), _NO_TASK, np.uint8)
-        if not known or not len(self.rows):
-            return [], codes
-        column = self._run.table(["task"])["task"].cast(pa.string()).combine_chunks().dictionary_encode()
-        labels = column.dictionary.to_pylist()
-        places = column.indices.fill_null(len(labels)).to_numpy(zero_copy_only=False)[self.rows]
-        counts = np.bincount(places, minlength=len(labels) + 1)[:-1]
-        order = sorted(range(len(labels)), key=lambda k: (-counts[k], labels[k]))
-        order = [k for k in order if counts[k]]
-        kept = order if len(order) <= _TASKS else order[: _TASKS - 1]
-        position = np.full(len(labels) + 1, _NO_TASK, np.uint8)
-        position[order] = len(kept)
-        position[kept] = np.arange(len(kept))
-        tasks = [{"label": marked(wording.clip(labels[k], 80)), "n": int(counts[k])} for k in kept]
-        if len(kept) < len(order):
-            rest = int(counts[order].sum() - counts[kept].sum())
-            tasks.append({"label": "other tasks", "n": rest})
-        return tasks, position[places]
 
     def choice(self, most: int) -> list[int]:
         """The rows that deserve a card, the most important first."""
@@ -134,7 +115,7 @@ class Contents:
         """
         with_card = frozenset(itertools.chain(*self._groups()) if cards is None else cards)
         return {
-            "command": f"vlitqc filter {_word(str(self._run.path))}",
+            "command": f"vlitqc filter {wording.shell_word(str(self._run.path))}",
             "n": len(self.rows),
             "n_unreadable": self.n_unreadable,
             "tasks": self.tasks,
@@ -168,8 +149,30 @@ class Contents:
             return {"edges": given["edges"], "counts": given["counts"]}
         values = self.values[metric["name"]]
         values = values[np.isfinite(values)]
-        counts, edges = np.histogram(values, bins=_BINS) if len(values) else (np.empty(0, int), np.empty(0))
+        counts, edges = histogram(values, _BINS)
         return {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+def read_tasks(run: ReportableRun, rows: NDArray[np.int64]) -> tuple[list[dict[str, Any]], NDArray[np.uint8]]:
+    """The tasks of these rows, the most frequent first, and of each row the place of its own there; 255 for none."""
+    codes = np.full(len(rows), _NO_TASK, np.uint8)
+    if not len(rows) or "task" not in run.take(()).column_names:
+        return [], codes
+    column = run.table(["task"])["task"].cast(pa.string()).combine_chunks().dictionary_encode()
+    labels = column.dictionary.to_pylist()
+    places = column.indices.fill_null(len(labels)).to_numpy(zero_copy_only=False)[rows]
+    counts = np.bincount(places, minlength=len(labels) + 1)[:-1]
+    order = sorted(range(len(labels)), key=lambda k: (-counts[k], labels[k]))
+    order = [k for k in order if counts[k]]
+    kept = order if len(order) <= _TASKS else order[: _TASKS - 1]
+    position = np.full(len(labels) + 1, _NO_TASK, np.uint8)
+    position[order] = len(kept)
+    position[kept] = np.arange(len(kept))
+    tasks = [{"label": marked(wording.clip(labels[k], 80)), "n": int(counts[k])} for k in kept]
+    if len(kept) < len(order):
+        rest = int(counts[order].sum() - counts[kept].sum())
+        tasks.append({"label": "other tasks", "n": rest})
+    return tasks, position[places]
 
 
 def _in_turn(lists: Iterable[Sequence[int]]) -> list[int]:
@@ -180,14 +183,3 @@ def _in_turn(lists: Iterable[Sequence[int]]) -> list[int]:
 def _floor(metric: Mapping[str, Any]) -> float | None:
     floor = metric.get("floor")
     return float(floor) if floor is not None and wording.is_number(floor) else None
-
-
-def _word(text: str) -> str:
-    """A word of the shell; one with hidden characters in bash's own notation, in which they can be seen."""
-    if wording.plain(text) == text and "\n" not in text:
-        return shlex.quote(text)
-    escaped = "".join(
-        f"\\U{ord(c):08x}" if wording.plain(c) != c or c == "\n" else f"\\{c}" if c in "\\'" else c
-        for c in text
-    )
-    return f"$'{escaped}'"

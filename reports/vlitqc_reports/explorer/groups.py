@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -37,12 +41,10 @@ LANGUAGE_SHARE = 0.01
 NO_CLUSTER, IS_NOISE, IN_SMALLER = 65_535, 65_534, 65_533
 """Codes for places beside the positions in ``Clustering.top``."""
 
-_SPACELESS = re.compile(
-    "["
-    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Tibetan, Burmese, Khmer
-    "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # kana and Han
-    "]+"
-)
+_PAIRED = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+")
+"""Kana and Han."""
+_UNDIVIDED = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff]")
+"""Thai, Lao, Tibetan, Burmese, Khmer: whoever does not know their words cuts vowels from consonants."""
 _JOINERS = "\u200c\u200d"
 _OTHER = re.compile(r"image nearly equals one of row (\d+) ")
 
@@ -202,53 +204,42 @@ def typical_terms(
     A word's weight in a list is the share of the texts with it times log(1 + A / f): f texts have it in all lists,
     and a list has A texts on average. A word that one text of several has is left out, as are those of ``common``.
     """
-    from scipy.sparse import csr_array
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    every = [text for one in texts for text in one]
-    counter = CountVectorizer(
-        binary=True, lowercase=False, token_pattern=None, tokenizer=lambda text: words(text, common)
-    )
-    try:
-        has = counter.fit_transform(every)
-    except ValueError:  # no word in any text
-        return [()] * len(texts)
-    names = counter.get_feature_names_out()
-    sizes = np.array([len(one) for one in texts])
-    which = np.repeat(np.arange(len(texts)), sizes)
-    ones = csr_array((np.ones(len(every)), (which, np.arange(len(every)))), shape=(len(texts), len(every)))
-    counts = ones @ has
-    rarity = np.log1p(sizes.mean() / np.asarray(has.sum(axis=0)).ravel())
+    counts = [Counter(word for text in one for word in set(words(text, common))) for one in texts]
+    total = Counter(itertools.chain.from_iterable(count.elements() for count in counts))
+    average = sum(map(len, texts)) / max(1, len(texts))
     found = []
-    for i, size in enumerate(sizes.tolist()):
-        row = counts[[i]].tocoo()
-        column, n = row.coords[1], row.data
-        enough = n >= min(2, size)
-        weight = n[enough] / max(size, 1) * rarity[column[enough]]
-        best = sorted(zip(-weight, names[column[enough]], strict=True))[:TERMS]
-        found.append(tuple(str(name)[:TERM_LENGTH] for _, name in best))
+    for one, count in zip(texts, counts, strict=True):
+        weights = (
+            (-n / len(one) * math.log1p(average / total[word]), word)
+            for word, n in count.items()
+            if n >= min(2, len(one))
+        )
+        found.append(tuple(word[:TERM_LENGTH] for _, word in heapq.nsmallest(TERMS, weights)))
     return found
 
 
 def words(text: str, common: frozenset[str] = frozenset()) -> list[str]:
     """The words of a text in any script, in lower case, without numbers, single letters, and ``common`` ones.
 
-    What is written without spaces comes in overlapping pairs of characters.
+    Han and kana come in overlapping pairs of characters, and the other scripts without spaces have no words here.
     """
     return [
         word
         for word in _split(text)
-        if word not in common and not (_SPACELESS.match(word) and common.intersection(word))
+        if word.casefold() not in common and not (_PAIRED.match(word) and common.intersection(word))
     ]
 
 
 def _split(text: str) -> Iterator[str]:
-    from wordfreq.tokens import simple_tokenize
+    from wordfreq.tokens import TOKEN_RE
 
-    text = text.replace("’", "'")
-    for token in simple_tokenize("".join(c if _is_text(c) else " " for c in text)):
-        if _SPACELESS.fullmatch(token):
+    text = unicodedata.normalize("NFC", text.replace("’", "'"))
+    for found in TOKEN_RE.findall("".join(c if _is_text(c) else " " for c in text)):
+        token = found.strip("'").lower()
+        if _PAIRED.fullmatch(token):
             yield from (token[k : k + 2] for k in range(len(token) - 1))
+        elif _UNDIVIDED.search(token):
+            continue
         elif len(token) > 1 and any(c.isalpha() for c in token):
             yield token
 

@@ -92,14 +92,14 @@ def projections(
         return []
     if method == "umap":
         _import_umap()
+    readable = pc.not_equal(run.table(["state"])["state"], "unreadable").to_numpy()
+    samples = (np.cumsum(readable) - 1)[places]
     found = []
     for kind, (title, lacking) in KINDS.items():
         vectors = run.vectors(kind)
         if isinstance(vectors, str):
             continue
         means, has_one = vectors
-        readable = pc.not_equal(run.table(["state"])["state"], "unreadable").to_numpy()
-        samples = (np.cumsum(readable) - 1)[places]
         with_one = np.flatnonzero(has_one[samples])
         if not len(with_one):
             continue

@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
-from vlitqc.errors import InputError, VlitqcError
+from vlitqc.errors import VlitqcError
 from vlitqc.types import Clip, Image, Sample, Unreadable
 from vlitqc_reports import wording
 from vlitqc_reports.source import ReportableRun, is_numeric
@@ -40,14 +41,15 @@ class Samples:
     """The cards of a run, each made when it is asked for.
 
     ``thumbs`` gathers the small pictures, at most ``side`` pixels wide and high, of the cards made so far, by key;
-    with ``side=0`` none is made, for a page that asks for its pictures one by one.
+    with ``side=0`` none is made, for a page that asks for its pictures one by one. ``lost`` has the rows of the
+    cards whose records could not be read again, each with its reason.
     """
 
     def __init__(self, run: ReportableRun, *, side: int = SIDE) -> None:
         self.thumbs: dict[str, Thumbnail] = {}
+        self.lost: dict[int, str] = {}
         self._run = run
         self._side = side
-        self._input_fault: str | None = None
         schema = run.take(()).schema
         self._metrics = [
             m for p in run.scorecard["principles"] for m in p["metrics"] if m["name"] in schema.names
@@ -73,7 +75,7 @@ class Samples:
         Characters that hide or turn text are named, as by ``wording.marked``.
         """
         for line in self._run.take(rows).to_pylist():
-            card: Card = _marked(self._scored(line) | self._content(line["row"], line.get(_BOXES)))
+            card: Card = _marked(self._scored(line) | self._content(line))
             yield card
 
     def _scored(self, line: Mapping[str, Any]) -> Card:
@@ -110,18 +112,15 @@ class Samples:
             for severity, kind, detail in zip(found["severity"], found["kind"], found["detail"], strict=True)
         ]
 
-    def _content(self, row: int, boxes: Any) -> Card:
+    def _content(self, line: Mapping[str, Any]) -> Card:
         """Conversation and media of a record, or the fault in their place."""
-        if self._input_fault is not None:
-            return {"fault": self._input_fault}
         try:
-            record = self._run.record(row)
+            record = self._run.record(line["row"])
         except (VlitqcError, OSError) as error:
-            fault = wording.clip(f"the record could not be read again: {error}", 400)
-            if isinstance(error, InputError):
-                # The whole input is gone or changed, and finding that out again would take as long.
-                self._input_fault = fault
-            return {"fault": fault}
+            self.lost[line["row"]] = str(error)
+            # The cause is enough on a card, which also says where its file lies.
+            told = str(error).partition("; ")[0].replace(line["file"], Path(line["file"]).name)
+            return {"fault": wording.clip(f"the record could not be read again: {told}", 400)}
         if isinstance(record, Unreadable):
             why = "; ".join(issue.detail for issue in record.issues[:4]) or "unreadable"
             return {"fault": wording.clip(why, 400)}
@@ -133,7 +132,7 @@ class Samples:
             "more_turns": max(0, len(record.turns) - TURNS),
             "pictures": [
                 self._picture(image, found)
-                for image, found in zip(self._images(shown), _boxes(boxes), strict=False)
+                for image, found in zip(self._images(shown), _boxes(line.get(_BOXES)), strict=False)
             ],
             "more_pictures": len(record.images) - len(pictures),
             "media": [_clip_words(clip) for clip in self._clips(shown)]
@@ -178,9 +177,10 @@ class Samples:
         for metric in self._metrics:
             name, value = str(metric["name"]), line[metric["name"]]
             parts = [
-                (wording.clip(part.replace("_", " "), 40), wording.cell(line[f"{name}_{part}"]))
+                (wording.clip(wording.part(part), 60), wording.cell(line[f"{name}_{part}"]))
                 for part in itertools.islice(metric.get("parts") or (), 8)
                 if line.get(f"{name}_{part}") is not None
+                and not (part == "worst" and line.get("n_images") == 1)
             ]
             title = wording.clip(str(metric["title"]), 80)
             if wording.is_number(value):

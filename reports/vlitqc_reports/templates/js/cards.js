@@ -1,47 +1,49 @@
 const Cards = (() => {
-  const FOLD = 360;
-  const PREVIEW = 280;
-  const LINES = 9;
-  const TURNS = 2;
+  /** How much of a conversation stands open: turns, characters and lines of a text, characters of its beginning. */
+  const OPEN = {
+    brief: { turns: 1, text: 170, lines: 5, preview: 130 },
+    usual: { turns: 2, text: 360, lines: 9, preview: 280 },
+    large: { turns: Infinity, text: Infinity, lines: Infinity },
+  };
   const STATES = { partial: "scored in part", unreadable: "unreadable" };
   const make = Dom.make;
 
   // ---------------------------------------------------------------- one card
 
   /** The first `most` characters, or lines, without half a character or half a badge at the end. */
-  const head = (words, most) => {
-    const lines = words.split("\n", LINES).join("\n");
-    return lines.slice(0, most).replace(/[\ud800-\udbff]$|\x01[^\x02]*$/, "");
+  const head = (words, { preview, lines }) => {
+    const first = words.split("\n", lines).join("\n");
+    return first.slice(0, preview).replace(/[\ud800-\udbff]$|\x01[^\x02]*$/, "");
   };
 
   const bdi = (words) => make("bdi", { text: words });
 
-  const passage = (words, lost, who, large) => {
+  const passage = (words, lost, who, open) => {
     if (!words && !lost) return make("p", { class: "text empty", text: `no ${who}` });
     const cut = lost
       ? make("span", { class: "lost", text: `… ${Dom.plural(lost, "more character")}, not in this page` })
       : null;
     const whole = make("p", { class: "text", dir: "auto", text: words }, cut);
-    if (large || (words.length <= FOLD && words.split("\n", LINES + 1).length <= LINES)) return whole;
+    if (words.length <= open.text && words.split("\n").length <= open.lines) return whole;
     const all = lost ? `the first ${Dom.count(words.length)} characters` : `all ${Dom.count(words.length)} characters`;
     return make("details", { class: "fold" },
       make("summary", {},
-        make("span", { class: "preview", dir: "auto", text: `${head(words, PREVIEW)}…` }),
+        make("span", { class: "preview", dir: "auto", text: `${head(words, open)}…` }),
         make("span", { class: "more", text: `Show ${all}` }),
         make("span", { class: "less", text: "Show less" })),
       whole);
   };
 
-  const turn = ([instruction, response, ...lost], large) => [
+  const turn = ([instruction, response, ...lost], open) => [
     make("div", { class: "turn ask" },
-      make("span", { class: "who", text: "Instruction" }), passage(instruction, lost[0] ?? 0, "instruction", large)),
+      make("span", { class: "who", text: "Instruction" }), passage(instruction, lost[0] ?? 0, "instruction", open)),
     make("div", { class: "turn answer" },
-      make("span", { class: "who", text: "Response" }), passage(response, lost[1] ?? 0, "response", large)),
+      make("span", { class: "who", text: "Response" }), passage(response, lost[1] ?? 0, "response", open)),
   ];
 
-  const talk = (card, large) => {
-    const turns = card.turns.map((one) => turn(one, large));
-    const rest = turns.splice(large ? turns.length : TURNS);
+  const talk = (card, open) => {
+    const turns = card.turns.map((one) => turn(one, open));
+    const rest = turns.splice(open.turns);
     return make("div", { class: "talk" },
       ...turns,
       rest.length
@@ -82,7 +84,7 @@ const Cards = (() => {
     const [width, height] = picture.size ?? [4, 3];
     const of = card.pictures.length + card.more_pictures;
     const image = make("img", {
-      src: url, width, height, loading: "lazy", decoding: "async", draggable: "false",
+      src: url, width, height, ...Data.manner, draggable: "false",
       alt: `Picture ${k + 1} of ${of}${picture.objects ? `: ${picture.objects}` : ""}`,
       on: { error: () => frame.replaceWith(noPicture("its thumbnail cannot be loaded")) },
     });
@@ -138,9 +140,10 @@ const Cards = (() => {
 
   /**
    * A card. `metric` names the measurement whose value heads it, `note` says why it is here (see `why`), `see` is
-   * called when somebody wants to see it large (by default it opens alone), `large` leaves out folds.
+   * called when somebody wants to see it large (by default it opens alone), `size` is how much of it stands open: "brief", "usual" or "large", without folds.
    */
-  const render = (card, { metric = null, note = null, see = null, large = false } = {}) => {
+  const render = (card, { metric = null, note = null, see = null, size = "usual" } = {}) => {
+    const large = size === "large";
     const alone = () => look({ title: "", metric, total: () => 1, at: async () => ({ card, note }) }, 0);
     const show = large ? null : see ?? alone;
     const line = metric && card.scores.find(([name]) => name === metric);
@@ -148,7 +151,7 @@ const Cards = (() => {
     const content = card.fault === null
       ? [
         card.pictures.length ? pictures(card, show) : null,
-        make("div", { class: "words" }, card.media.length ? media(card) : null, talk(card, large)),
+        make("div", { class: "words" }, card.media.length ? media(card) : null, talk(card, OPEN[size])),
       ]
       : [make("p", { class: "gone" }, bdi(card.fault))];
     return make("article", {
@@ -214,7 +217,7 @@ const Cards = (() => {
       Dom.set(next, "aria-disabled", String(index + 1 >= total));
       previous.hidden = next.hidden = total < 2;
       objects.hidden = !found.card.pictures.some((picture) => picture.marks.length);
-      body.replaceChildren(render(found.card, { metric: list.metric, note: found.note, large: true }));
+      body.replaceChildren(render(found.card, { metric: list.metric, note: found.note, size: "large" }));
       body.scrollTop = 0;
     };
     const move = async (by) => {
@@ -243,10 +246,11 @@ const Cards = (() => {
 
   /**
    * The cards of a source, a page at a time. source: {async page(offset, limit) → {rows, total}, label?(card) → note};
-   * `empty` says in words that there is none. Nothing is asked for before the gallery comes near the window, and
-   * nothing anew while it is away from it.
+   * `first` are shown before the button for `size` more is pressed, `brief` ones with little of their text;
+   * `empty` says in words that there is none. Nothing is asked for before the gallery comes near the window or is
+   * printed, and nothing anew while it is away from it.
    */
-  const gallery = (container, source, { title: name = "", size = 12, metric = null, empty = "No record to show." } = {}) => {
+  const gallery = (container, source, { title: name = "", first = 12, size = 12, brief = false, metric = null, empty = "No record to show." } = {}) => {
     const made = new Map();
     let entries = [];
     let total = 0;
@@ -277,7 +281,7 @@ const Cards = (() => {
     const entry = (card) => {
       if (!made.has(card.row)) {
         const see = () => look(large, entries.findIndex((one) => one.card === card));
-        const element = render(card, { metric, note: label(card), see });
+        const element = render(card, { metric, note: label(card), see, size: brief ? "brief" : "usual" });
         made.set(card.row, { card, element, item: make("li", {}, element) });
       }
       return made.get(card.row);
@@ -306,7 +310,7 @@ const Cards = (() => {
       stale = false;
       try {
         for (let at = offset; at === offset || at < Math.min(end, total); at += size) {
-          const answer = await source.page(at, size);
+          const answer = await source.page(at, Math.min(size, end - at));
           const cards = await Data.cards(answer.rows);
           if (question !== questions) return;
           total = answer.total;
@@ -319,7 +323,7 @@ const Cards = (() => {
       list.classList.remove("pending");
     };
 
-    const load = () => ask(0, Math.max(size, entries.length));
+    const load = () => ask(0, Math.max(first, entries.length));
     const extend = () => ask(stale ? 0 : entries.length, entries.length + size);
     const large = {
       title: name,
@@ -336,6 +340,10 @@ const Cards = (() => {
       near = seen.isIntersecting;
       if (near && stale) load();
     }, { rootMargin: "600px 0px" }).observe(list);
+    // What is in the page comes before the event is over; what a server has comes too late for this print.
+    window.addEventListener("beforeprint", () => {
+      if (stale && list.checkVisibility()) load();
+    });
 
     return {
       /** Ask the source again; a card that stays keeps its folds as they are. */

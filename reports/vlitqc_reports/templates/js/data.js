@@ -101,8 +101,11 @@ const Data = (() => {
     return meta.mode === "folder" ? `pictures/${card.pictures[k].thumb}.jpg` : `data:image/jpeg;base64,${found[2]}`;
   };
 
+  /** How pictures come: those in the page at once, so that they can be printed; others when they are near. */
+  const manner = meta.mode === "file" ? { decoding: "sync" } : { loading: "lazy", decoding: "async" };
+
   /** Width and height of a card's stored thumbnail in pixels, or null. */
   const pictureSize = (card, k) => thumb(card, k)?.slice(0, 2) ?? null;
 
-  return { ready: load(), meta, serving, array, n, row, index, hasCard, cardRows, cards, ask, picture, pictureSize };
+  return { ready: load(), meta, serving, array, n, row, index, hasCard, cardRows, cards, ask, picture, manner, pictureSize };
 })();

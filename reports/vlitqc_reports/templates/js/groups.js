@@ -1,6 +1,6 @@
 const Groups = (() => {
   const { meta } = Data;
-  const FIRST = 8;
+  const FIRST = { clusters: 8, groups: 2 };
   const STRIP = 4;
   const WORDS = 150;
   const KINDS = {
@@ -24,15 +24,16 @@ const Groups = (() => {
     const url = Data.picture(card, k);
     if (url === null) return null;
     const [width, height] = Data.pictureSize(card, k) ?? [null, null];
-    return Dom.make("img", { src: url, width, height, loading: "lazy", alt: `Picture ${k + 1} of ${card.id || `row ${card.row}`}` });
+    return Dom.make("img", { src: url, width, height, ...Data.manner, alt: `Picture ${k + 1} of ${card.id || `row ${card.row}`}` });
   };
 
   /** A list of which the first few are shown, and a button for the others. */
   const folded = (list, items, what) => {
-    list.append(...items.slice(0, FIRST).map((make) => make()));
-    if (items.length <= FIRST) return [list];
+    const first = FIRST[what];
+    list.append(...items.slice(0, first).map((make) => make()));
+    if (items.length <= first) return [list];
     const all = Dom.button(`Show all ${Dom.count(items.length)} ${what}`, () => {
-      const rest = items.slice(FIRST).map((make) => make());
+      const rest = items.slice(first).map((make) => make());
       list.append(...rest);
       all.remove();
       rest[0].tabIndex = -1;

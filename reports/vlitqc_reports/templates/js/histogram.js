@@ -259,11 +259,10 @@ const Histogram = (() => {
       if (chart && drops) explorers.set(m, explorer(m, chart));
     });
     document.addEventListener("vlitqc:thresholds", ({ detail: { metric } }) => {
-      if (metric === null) for (const one of explorers.values()) one.show();
-      else explorers.get(metric)?.show();
-    });
-    document.addEventListener("vlitqc:settled", () => {
-      for (const one of explorers.values()) one.showTotals();
+      for (const [m, one] of explorers) {
+        if (metric === null || metric === m) one.show();
+        else one.showTotals();
+      }
     });
   };
 

@@ -679,6 +679,13 @@ const ScatterMap = (() => {
       if (seen) refresh();
     }, { rootMargin: "50%" }).observe(parts.plot);
     const recolour = () => refresh({ inks: true });
+    const printing = (on) => {
+      document.documentElement.classList.toggle("printing", on);
+      stale.inks = true;
+      draw();
+    };
+    window.addEventListener("beforeprint", () => printing(true));
+    window.addEventListener("afterprint", () => printing(false));
     window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
     document.addEventListener("vlitqc:selection", () => {
       markLegend();

@@ -9,11 +9,11 @@ const Nav = (() => {
     }
   };
 
-  /** A printed page has no folds, except raw details. */
+  /** A printed page has no folds, except raw details and the scores of each card. */
   const printable = () => {
     let opened = [];
     window.addEventListener("beforeprint", () => {
-      opened = Dom.all("details:not([open]):not(.raw)");
+      opened = Dom.all("details:not([open], .raw, .all-scores)");
       for (const fold of opened) fold.open = true;
     });
     window.addEventListener("afterprint", () => {

@@ -1,5 +1,5 @@
 const Orders = (() => {
-  const PAGE = 12;
+  const FIRST = 4;
   const TAIL = 0.05;
   const { meta } = Data;
 
@@ -12,15 +12,16 @@ const Orders = (() => {
   const turn = (m) => {
     const metric = meta.metrics[m];
     const set = Thresholds.of(m);
-    const point = (side, k, words) => ({ side, stop: Number(metric.stops[k]), text: metric.stops[k], words });
+    const point = (side, k, words, tags = null) =>
+      ({ side, stop: Number(metric.stops[k]), text: metric.stops[k], words, tags });
     const worse = worseSide(m);
     for (const side of [worse, worse === "below" ? "above" : "below"]) {
       if (set[side] !== null) return point(side, set[side], "the threshold");
     }
     const floor = metric.floor === null ? -1 : metric.stops.findIndex((stop) => Number(stop) === metric.floor);
-    if (floor >= 0) return point("below", floor, "the profile’s floor");
+    if (floor >= 0) return point("below", floor, "the profile’s floor", ["below the floor", "above the floor"]);
     const wanted = TAIL * metric.n_scored;
-    const away = metric[worse].map((n) => Math.abs(n - wanted));
+    const away = metric[worse].map((n) => (n ? Math.abs(n - wanted) : Infinity));
     const k = away.indexOf(Math.min(...away));
     const end = metric.higher_is_better === null ? "lowest" : "worst";
     return point(worse, k, `the ${Dom.percent(metric[worse][k], metric.n_scored)} that score ${end}`);
@@ -129,14 +130,14 @@ const Orders = (() => {
     return `${order === "lowest" ? "Lowest" : "Highest"} score first${rest && `,${rest}`}`;
   };
 
-  /** On which side of the threshold a card is; nothing where no threshold is set or looked for. */
+  /** What a card's value means for it: it goes or stays by a threshold that is set, or lies beside the floor. */
   const label = (m, order, card) => {
     const value = card.values[meta.metrics[m].name];
-    const moved = Thresholds.isMoved(m);
-    if (!moved && order !== "closest") return null;
-    const { side, stop } = turn(m);
-    const gone = moved ? goes(m, value) : isBeyond(value, side, stop);
-    return gone ? { text: "would go", kind: "goes" } : { text: "would stay", kind: "stays" };
+    if (Thresholds.isMoved(m)) {
+      return goes(m, value) ? { text: "would go", kind: "goes" } : { text: "would stay", kind: "stays" };
+    }
+    const { side, stop, tags } = turn(m);
+    return tags && order === "closest" ? tags[isBeyond(value, side, stop) ? 0 : 1] : null;
   };
 
   const page = async (m, order, offset, limit) => {
@@ -171,7 +172,7 @@ const Orders = (() => {
         caption),
       list);
     const cards = Cards.gallery(list, source(m, () => order), {
-      title: `Samples, ${metric.title}`, size: PAGE, metric: metric.name, empty: "Nothing would go by this measurement.",
+      title: `Samples, ${metric.title}`, first: FIRST, brief: true, metric: metric.name, empty: "Nothing would go by this measurement.",
     });
     const describe = () => {
       for (const [key, button] of choices) Dom.set(button, "aria-pressed", key === order);
