@@ -420,7 +420,7 @@ def test_what_is_in_the_place_of_a_report_stays(make_data: Make, tiny: str) -> N
     (run.path / "scorecard.md").symlink_to("nowhere")
     again = vlitqc.score(path, tiny, report=False)
     assert again.scorecard["counts"] == run.scorecard["counts"]
-    with pytest.raises(UsageError, match=r"report.html is a folder; name a file with --out"):
+    with pytest.raises(UsageError, match=r"report.html is a folder, where a file would go"):
         vlitqc.score(path, tiny)
     assert vlitqc.Run.open(run.path).scorecard["counts"] == run.scorecard["counts"]
     with pytest.raises(

@@ -191,7 +191,6 @@ def test_a_page_that_cannot_be_written_costs_no_answer(
         assert json.loads(told.out) == Run.open(run).scorecard
     else:
         assert ("Readability" in told.out, f"scores  {run}/scores\n" in told.out) == (not words, not words)
-    assert "page " not in told.out
 
 
 def test_the_command_is_recorded(make_data: Make, tiny: str, vlitqc: Callable[..., Ended]) -> None:

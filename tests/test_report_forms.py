@@ -385,6 +385,8 @@ def test_neither_the_input_nor_the_run_is_overwritten(run: Run, form: str) -> No
     path = Path(run.info["input"]["paths"][0])
     linked = path.with_name("linked.html")
     linked.symlink_to(path)
+    picture = path.with_name("picture.jpg")
+    picture.write_bytes(b"of the data")
     parts = (
         "run.json",
         "scorecard.json",
@@ -395,8 +397,9 @@ def test_neither_the_input_nor_the_run_is_overwritten(run: Run, form: str) -> No
         "shards/x",
     )
     for out, told in (
-        (path, "belongs to the input, which is never overwritten"),
-        (linked, "belongs to the input, which is never overwritten"),
+        (path, "would be a part of the input"),
+        (linked, "would be a part of the input"),
+        (picture, "is there and is no ."),
         *((run.path / name, "belongs to the run") for name in (*parts, "features/x", "remote/x")),
         (run.path / "scores" / "part-00000.parquet", "belongs to the run"),
         (run.path / "scores", "is a folder"),
@@ -405,10 +408,10 @@ def test_neither_the_input_nor_the_run_is_overwritten(run: Run, form: str) -> No
         ("/", "has no name"),
         ("", "has no name"),
     ):
-        before = {each: each.read_bytes() for each in (path, *run.path.rglob("*")) if each.is_file()}
+        before = {each: each.read_bytes() for each in (path, picture, *run.path.rglob("*")) if each.is_file()}
         code, said = asked("report", run.path, "--form", form, "--out", out)
         assert (code, told in said, "\n" in said) == (2, True, False)
-        assert {each: each.read_bytes() for each in (path, *run.path.rglob("*")) if each.is_file()} == before
+        assert {each: each.read_bytes() for each in before} == before
 
 
 @pytest.mark.parametrize("pattern", ["", "*.jsonl"])
@@ -420,11 +423,28 @@ def test_no_report_becomes_a_part_of_its_input(
     (folder / "a.jsonl").write_bytes((folder.parent / "data.jsonl").read_bytes())
     run = vlitqc.score(folder / pattern, tiny, out=tmp_path / "run", report=False)
     for name in ("a.jsonl", "b.jsonl"):
-        with pytest.raises(UsageError, match="belongs to the input"):
+        with pytest.raises(UsageError, match="would be a part of the input"):
             run.report(folder / name, form="markdown")
     if pattern:
         assert run.report(folder / "card.md", form="markdown").is_file()
     assert run.report(run.path / "card.md", form="markdown").is_file()
+
+
+@pytest.mark.parametrize("pattern", ["", "*"])
+def test_a_run_among_its_input_holds_its_reports(
+    make_data: Make, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    folder = make_data(2).parent / "set"
+    folder.mkdir()
+    (folder / "a.jsonl").write_bytes((folder.parent / "data.jsonl").read_bytes())
+    if pattern:
+        monkeypatch.chdir(folder)
+        run = vlitqc.score(pattern, tiny)  # the run lies in the folder, where the pattern finds it
+        assert (folder / run.path / "report.html").is_file()
+    else:
+        run = vlitqc.score(folder, tiny, out=tmp_path / "run", report=False)
+        run = vlitqc.Run.open(run.path.rename(folder / "moved"))
+    assert run.report(form="parquet") == run.path / "samples.parquet"
 
 
 @pytest.mark.parametrize(

@@ -160,9 +160,9 @@ def test_a_card_shows_what_the_record_holds(gallery: Locator, odd_run: Run) -> N
 
 def test_long_conversations_are_folded(gallery: Locator) -> None:
     turns = card(gallery, "turns")
-    expect(turns.get_by_text("A red thing, number 1.")).to_be_visible()
-    expect(turns.get_by_text("A red thing, number 2.")).to_be_hidden()
-    turns.get_by_text("18 more turns").click()
+    expect(turns.get_by_text("A red thing, number 0.")).to_be_visible()
+    expect(turns.get_by_text("A red thing, number 1.")).to_be_hidden()
+    turns.get_by_text("19 more turns").click()
     expect(turns.get_by_text("A red thing, number 19.")).to_be_visible()
 
     word = card(gallery, "word")

@@ -92,10 +92,14 @@ def block(text: str, name: str) -> str:
 
 
 def plot_of(page: Page) -> Locator:
-    """The plot, in the middle of the window and drawn."""
+    """The plot, in the middle of the window, drawn, and at rest: galleries above it load as they come near."""
     plot = page.locator(".map-plot")
-    plot.evaluate("e => e.scrollIntoView({ block: 'center', behavior: 'instant' })")
-    page.wait_for_selector(".map-plot[data-drawn]")
+    before = None
+    while before is None or plot.bounding_box() != before:
+        plot.evaluate("e => e.scrollIntoView({ block: 'center', behavior: 'instant' })")
+        page.wait_for_selector(".map-plot[data-drawn]")
+        before = plot.bounding_box()
+        page.wait_for_timeout(500)
     return plot
 
 
@@ -352,6 +356,7 @@ def test_samples_of_a_cluster_and_groups_of_duplicates(
     item.get_by_role("button", name="Show samples").click()
     expect(item.locator(".cluster-samples .card")).to_have_count(known.meta["clusters"][0]["top"][0]["n"])
 
+    page.get_by_role("button", name="Show all 5 groups").click()
     near = page.locator(".copy-group", has_text="motorcycle-near-duplicate")
     expect(near.locator(".copies > li")).to_have_count(2)
     expect(near.locator("mark")).to_have_text(["large"])

@@ -121,6 +121,7 @@ def score(
     from vlitqc import console
     from vlitqc.engine import run as engine
     from vlitqc.engine import scorecard
+    from vlitqc.engine.disk import locked
     from vlitqc.formats.names import Names
 
     names = [name.strip() for name in metrics.split(",") if name.strip()] if metrics is not None else None
@@ -155,12 +156,13 @@ def score(
             _show(finished)
     finally:
         # Also where nobody reads on, as behind "| head".
-        with console.progress(terminal(stderr=True), quiet=quiet or json, stage="report") as shown:
+        with (
+            locked(finished.path / ".lock", f"the run directory {finished.path}"),
+            console.progress(terminal(stderr=True), quiet=quiet or json, stage="report") as shown,
+        ):
             if shown:
                 shown.records(card["counts"]["records"], 1.0)
-            page = finished.report()
-    if not (json or quiet):
-        terminal().print(f"page    {console.clean(page)}", soft_wrap=True)
+            finished.report()
     counts = card["counts"]
     if counts["unreadable"] == counts["records"]:
         raise InputError(
@@ -183,7 +185,7 @@ def score(
 
 
 def _show(finished: Run) -> None:
-    """Print a run's scorecard, what is to be said beside it, and where its scores are."""
+    """Print a run's scorecard, what is to be said beside it, and where its scores and its page are."""
     from vlitqc import console
 
     card = finished.scorecard
@@ -198,7 +200,8 @@ def _show(finished: Run) -> None:
         out.print(f"\n{console.clean(slot)}: {console.usage(counts)}", style="dim")
     if card["profile"]["adds"]:
         out.print(f"\n{console.clean(card['profile']['adds'])}", style="dim")
-    out.print(f"\nscores  {console.clean(finished.path)}/scores", soft_wrap=True)
+    folder = console.clean(finished.path)
+    out.print(f"\nscores  {folder}/scores\npage    {folder}/report.html", soft_wrap=True)
 
 
 class _Unfinished(VlitqcError):

@@ -95,7 +95,7 @@ class Comparison:
         target = Path(out)
         check_name(target)
         for one in self.found["sets"]:
-            check_output(target, Path(one["run"]), folder=form != "html")
+            check_output(target, Path(one["run"]), suffix=".html" if form == "html" else None)
         write = find(COMPARISONS, form).load()
         with writing(target):
             written: Path = write(self.found, target)
@@ -135,7 +135,10 @@ def compare(
     sets = open_sets(data, filtered=filtered)
     scales = Scales(sets, LETTERS)
     if scales.faults and not mix_profiles:
-        raise UsageError(scales.faults[0])
+        raise UsageError(
+            f"{scales.faults[0]}; score both alike, or pass --mix-profiles (mix_profiles=True) to see the values "
+            "without differences"
+        )
     sections = [one.metrics for one in sets]
     names = list(dict.fromkeys(name for section in sections for name in section))
     whole = [name for name in names if next(s[name] for s in sections if name in s)["level"] == "dataset"]

@@ -10,7 +10,7 @@ from vlitqc.errors import RunError
 
 
 class Scales:
-    """Which metrics of several data sets share a scale; ``faults`` are sentences about what does not."""
+    """Which metrics of several data sets share a scale; ``faults`` say of each set what does not."""
 
     def __init__(self, sets: Sequence[DataSet], letters: str) -> None:
         self._sets = sets
@@ -27,22 +27,21 @@ class Scales:
         first, other = self._sets[0], self._sets[i]
         a, b = (f"{self._letters[k]} ({self._sets[k].name})" for k in (0, i))
         one, two = (data.run.info["profile"] for data in (first, other))
-        cure = "score both alike, or pass --mix-profiles (mix_profiles=True) to see the values without differences"
         if one["name"] != two["name"]:
-            return f"{a} was scored with profile {one['name']} and {b} with {two['name']}; {cure}"
+            return f"{a} was scored with profile {one['name']} and {b} with {two['name']}"
         if one["sha256"] != two["sha256"]:
             return (
                 f"{a} and {b} were scored with different contents of profile {one['name']} "
-                f"(sha256 {one['sha256'][:12]} and {two['sha256'][:12]}); {cure}"
+                f"(sha256 {one['sha256'][:12]} and {two['sha256'][:12]})"
             )
         theirs = other.run.metrics()
         for name, section in first.run.metrics().items():
             if name not in theirs:
                 continue
             if section["version"] != theirs[name]["version"]:
-                return f"{name} is version {section['version']} in {a} and {theirs[name]['version']} in {b}; {cure}"
+                return f"{name} is version {section['version']} in {a} and {theirs[name]['version']} in {b}"
             if _models(first, name) != _models(other, name):
-                return f"the models of {name} in {a} are not those in {b}; {cure}"
+                return f"the models of {name} in {a} are not those in {b}"
         return None
 
 

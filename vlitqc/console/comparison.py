@@ -41,6 +41,8 @@ def comparison(found: Mapping[str, Any]) -> Group:
     parts: list[RenderableType] = [_sets(found["sets"])]
     parts += [Text(f"mixed: {visible(fault)}", style="yellow") for fault in found["mixed"]]
     parts += ["", _Paper(found)]
+    if found["mixed"]:
+        parts += [Text("* on another scale than the first; see why above.", style="dim")]
     for i in range(1, len(found["sets"])):
         parts += ["", *_differences(found, i)]
     parts += _equal_size(found)

@@ -130,28 +130,45 @@ def target_of(paths: Sequence[Path], out: str | Path | None) -> Path:
     return target
 
 
-def check_output(target: Path, run: Path, *, folder: bool = False) -> None:
-    """Raise UsageError where no file, or with ``folder`` no folder, may be written at ``target``.
+def check_output(target: Path, run: Path, *, suffix: str | None) -> None:
+    """Raise UsageError where no report may be written at ``target``: a file with this suffix, or None for any other.
 
-    That is where a file has no name, is a folder, or would be a part of the run or of its input.
+    That is where a file has no name, is a folder or replaces one of another kind, such as a picture of the data, or
+    would be a part of the run or of its input.
     """
-    if not (target.name or folder):
-        raise UsageError(f"--out {target} has no name of its own; add one")
-    if target.is_dir() and not folder:
-        raise UsageError(f"{target} is a folder; name a file with --out")
-    given = paths_in(run) or []
+    if suffix is not None:
+        if not target.name:
+            raise UsageError(f"--out {target} has no name of its own; add one")
+        if target.is_dir():
+            raise UsageError(
+                f"{target} is a folder, where a file would go; move it away or name another place"
+            )
     place = Path(os.path.realpath(target))
     if any(place.is_relative_to(os.path.realpath(run / name)) for name in _OF_A_RUN):
         raise UsageError(
             f"{target} belongs to the run {run}, and is never overwritten; choose another output"
         )
-    plain = os.path.normpath(target.absolute())
-    if any(
-        place.is_relative_to(os.path.realpath(path))
-        or (_is_pattern(path) and fnmatch.fnmatchcase(plain, str(path)))
-        for path in (*given, *_files_in(run))
-    ):
-        raise UsageError(f"{target} belongs to the input, which is never overwritten; choose another output")
+    if place.is_relative_to(os.path.realpath(run)):
+        return  # a report has its place in the run, and the run may lie in its input's folder
+    for path in (*(paths_in(run) or []), *_files_in(run)):
+        if place.is_relative_to(os.path.realpath(path)) or _matches(target, path):
+            raise UsageError(
+                f"{target} would be a part of the input {path}, which is never overwritten; choose another output"
+            )
+    if suffix is not None and target.exists() and target.suffix.lower() != suffix:
+        raise UsageError(f"{target} is there and is no {suffix} file; choose another output")
+
+
+def _matches(target: Path, pattern: Path) -> bool:
+    """Whether a glob pattern would find a file there; as in a shell, ``*`` stays within one folder."""
+    if not _is_pattern(pattern):
+        return False
+    plain = Path(os.path.normpath(target.absolute()))
+    if "**" in pattern.parts:
+        return fnmatch.fnmatchcase(str(plain), str(pattern))
+    return len(plain.parts) == len(pattern.parts) and all(
+        map(fnmatch.fnmatchcase, plain.parts, pattern.parts)
+    )
 
 
 def missing(paths: Sequence[Path]) -> Path | None:
@@ -351,6 +368,8 @@ class Reread:
         fault = self._faults[origin.file]
         if fault is not None:
             raise InputError(fault)
+        if isinstance(self._reader, InputError):
+            raise InputError(str(self._reader))
         return self._reader.record(origin)
 
     def _fault(self, file: str) -> str | None:
@@ -362,9 +381,13 @@ class Reread:
         return why or (None if _entry(path) == entry else _changed(path, self._command))
 
     @cached_property
-    def _reader(self) -> Reader:
+    def _reader(self) -> Reader | InputError:
+        """The reader of what is still there, or why there is none: found out once, not for every record."""
         there = [path for path in map(Path, self._told["paths"]) if path.exists() or _is_pattern(path)]
-        return _opened_again(self._told, there)
+        try:
+            return _opened_again(self._told, there)
+        except InputError as error:
+            return error
 
 
 def _opened_again(told: Mapping[str, Any], there: Sequence[Path] | None = None) -> Reader:

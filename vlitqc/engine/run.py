@@ -266,14 +266,15 @@ class Run:
         """Write a report and return it; ``form`` is an entry point of ``vlitqc.reports``, which takes the ``options``.
 
         By default into the run: ``report.html``, the folder ``report`` (``folder=True``), ``scorecard.md``,
-        ``samples.parquet``. Raises UsageError where ``out`` is a part of the run or of its input, or a folder where a
-        file goes.
+        ``samples.parquet``. Raises UsageError where ``out`` is a part of the run or of its input, a folder where a
+        file goes, or a file of another kind.
         """
         write = find(REPORTS, form).load()
         name = "report" if options.get("folder") else REPORT_FILES.get(form, f"report.{form}")
         target = Path(out) if out else self.path / name
         check_name(target)
-        inputs.check_output(target, self.path, folder=bool(options.get("folder")) or form not in REPORT_FILES)
+        ours = form in REPORT_FILES and not options.get("folder")
+        inputs.check_output(target, self.path, suffix=Path(name).suffix if ours else None)
         with writing(target):
             written: Path = write(self, target, **options)
         return written

@@ -27,7 +27,7 @@ def reading(run: Run) -> Iterator[None]:
     """Within it a file of the run that is gone or damaged becomes a RunError with its cure."""
     try:
         yield
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         why = next(iter(str(error).splitlines()), "")  # behind it polars tells its query
         raise RunError(f"the run in {run.path} cannot be read ({why}); score the data again") from error
 

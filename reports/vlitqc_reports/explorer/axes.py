@@ -123,6 +123,10 @@ def _percentiles(finite: NDArray[np.float64], most: int) -> Iterable[str]:
     shares = np.array([*_TAILS, *np.linspace(10, 90, n_inner), *(100 - t for t in reversed(_TAILS))])
     # Scores that occur, so that nothing between two distant ones has to be made up, and no sum overflows.
     scores = np.unique(np.percentile(finite, shares, method="nearest"))
+    halves = scores / 2  # whose distances do not overflow
+    # Scores equal but for rounding would need all their digits to be told apart, and nobody sets a threshold there.
+    apart = np.diff(halves) > 1e-6 * (halves[-1] - halves[0])
+    scores = scores[np.concatenate([[True], apart])]
     for k, score in enumerate(scores):
         gaps = [float(abs(score - scores[j])) for j in (k - 1, k + 1) if 0 <= j < len(scores)]
         gap = min(gaps, default=abs(float(score)))

@@ -340,10 +340,11 @@ const Cards = (() => {
       near = seen.isIntersecting;
       if (near && stale) load();
     }, { rootMargin: "600px 0px" }).observe(list);
-    // What is in the page comes before the event is over; what a server has comes too late for this print.
+    // What is in the page comes before the event is over; what a server has comes too late for this print. Capturing
+    // comes first: the cards are there when Nav opens every fold.
     window.addEventListener("beforeprint", () => {
       if (stale && list.checkVisibility()) load();
-    });
+    }, { capture: true });
 
     return {
       /** Ask the source again; a card that stays keeps its folds as they are. */
