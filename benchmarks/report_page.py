@@ -26,7 +26,6 @@ import hashlib
 import json
 import math
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -537,7 +536,10 @@ def write_page(run: Path, out: Path) -> dict[str, float]:
     started = time.perf_counter()
     write_report(opened, out)
     seconds = time.perf_counter() - started
-    return {"seconds": seconds, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    # Not ru_maxrss, which a new process takes over from the one that started it.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+    return {"seconds": seconds, "peak_mb": peak / 1024}
 
 
 def browse(page: Path, opens: int) -> tuple[float, float, float]:
