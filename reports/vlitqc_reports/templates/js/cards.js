@@ -356,5 +356,5 @@ const Cards = (() => {
     };
   };
 
-  return { render, gallery };
+  return { gallery };
 })();
