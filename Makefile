@@ -1,4 +1,5 @@
-# Four verbs, and nobody needs to know more. PYTHON=python3.12 picks another interpreter for the environment.
+# Four verbs, and nobody needs to know more; benchmark is for who changes what must be fast. PYTHON=python3.12 picks another
+# interpreter for the environment.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -6,13 +7,14 @@ STAMP  := $(VENV)/.installed
 DEMO   := examples/demo_data
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test demo
+.PHONY: help install check test demo benchmark
 
 help:
 	@echo "make install   environment in $(VENV), with the versions of constraints.txt"
 	@echo "make check     ruff and mypy"
 	@echo "make test      every test"
 	@echo "make demo      make a small data set with planted defects, score it, filter it, say what was found"
+	@echo "make benchmark how fast, beside the bare models and other tools; renews benchmarks/RESULTS.md; DATA=DIR"
 
 install: $(STAMP)
 
@@ -40,3 +42,6 @@ demo: install
 	$(BIN)/python examples/check_planted.py $(DEMO)/data.vlitqc $(DEMO)/planted.json
 	@echo
 	@echo "page: $(CURDIR)/$(DEMO)/data.vlitqc/report.html"
+
+benchmark: install
+	$(BIN)/python benchmarks/speed --write $(if $(DATA),--data "$(DATA)")

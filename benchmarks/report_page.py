@@ -250,6 +250,7 @@ def write_run(home: Path, run: Path, n: int) -> None:
     """A finished run of ``n`` records in the folder ``run``; its input is written into ``home``."""
     from vlitqc import profiles
     from vlitqc.engine import inputs
+    from vlitqc.engine.clock import Clock
     from vlitqc.engine.disk import write_json
     from vlitqc.engine.plan import Plan, choose_metrics, prepare
 
@@ -297,7 +298,7 @@ def write_run(home: Path, run: Path, n: int) -> None:
     known = {name: partial(Known, specs[name], score) for name, score in answers(made, readable).items()}
     metrics = {name: make() for name, make in (built | known).items()}
     planned = [replace(p, metric=metrics.get(p.spec.name, p.metric)) for p in planned]
-    card = _resolve(plan, planned, run, shards, info, time.monotonic() - started, None)
+    card = _resolve(plan, planned, run, shards, info, time.monotonic() - started, None, Clock())
     write_json(run / "run.json", info | {"state": "finished", "seconds": card["seconds"], "usage": {}})
     write_json(run / "scorecard.json", card)
 

@@ -8,7 +8,7 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -94,6 +94,7 @@ HEAVY = (
     "vlitqc_metrics",
     "vlitqc_reports",
 )
+LIBRARIES_OF_MODELS = ("torch", "transformers", "sentence_transformers", "spacy", "sklearn", "tokenizers")
 START_UP_SECONDS = 0.5
 
 
@@ -324,6 +325,19 @@ def test_describing_one_metric_loads_that_metric_but_no_model() -> None:
     loaded = modules_after("metrics", "matching_degree")
     assert "vlitqc_metrics" in loaded
     assert not loaded & {"torch", "spacy", "numba", "sklearn", "skimage", "transformers", "pandas"}
+
+
+def test_a_run_whose_features_are_known_imports_no_library_of_models(
+    make_data: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLITQC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("VLITQC_CACHE_SIZE", "100M")
+    data = make_data(6)
+    loaded = [modules_after("score", str(data), "--out", str(tmp_path / out)) for out in ("first", "second")]
+    assert "torch" in loaded[0]
+    assert {"vlitqc_metrics", "vlitqc_reports"} <= loaded[1]
+    assert not loaded[1] & set(LIBRARIES_OF_MODELS)
+    assert (tmp_path / "second" / "report.html").is_file()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["metrics"]], ids=" ".join)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import false_discovery_control, rankdata, spearmanr
 
 from vlitqc.analysis.diversity import expected_clusters, rarefaction
 from vlitqc_reports import composition
@@ -91,6 +91,18 @@ def test_correlations_are_spearmans_over_the_records_that_have_both(tmp_path: Pa
     assert pairs["A", "C"].words.startswith("(")
     assert "A and B" in found.words
     assert found.records == f"{pairs['B', 'C'].n} to {pairs['A', 'B'].n} records a pair"
+
+
+def test_ranks_and_corrected_probabilities_are_those_of_scipy() -> None:
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 30, 500):
+        values = rng.integers(0, 20, n).astype(np.float64)
+        assert composition._ranks(values).tolist() == rankdata(values).tolist()
+        chances = rng.random(n) ** 4
+        chances[: n // 3] = chances[0]
+        np.testing.assert_allclose(
+            composition._adjusted(chances), false_discovery_control(chances), rtol=1e-12
+        )
 
 
 def test_the_interval_of_a_correlation_holds_the_truth(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from vlitqc.errors import RunError
 FAULTS = Path(__file__).parent / "faults"
 KILLS = 32
 RECORDS = 300
-WAIT = 60.0
+WAIT = 180.0
 SEED = 20260
 PROFILE = """
 name = "crash"
@@ -293,6 +293,16 @@ def test_a_signal_ends_the_run_and_the_command_goes_on(
     assert not set(place.scored()) & before.keys()
     assert content(out) == expected
     assert strays(out) == []
+
+
+def test_a_signal_while_workers_start_is_answered_by_the_parent_alone(place: Place) -> None:
+    with place.start(place.command(place.home / "run", "--workers", 2), start_new_session=True) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        wait_for(lambda: len(children.read_text().split()) >= 3)  # both, and the one that keeps their locks
+        os.killpg(process.pid, signal.SIGINT)
+        told, error = process.communicate(timeout=WAIT)
+    assert (told, process.returncode) == ("", 130)
+    assert error.strip().splitlines() == ["interrupted; the same command takes the run up again"]
 
 
 def test_a_second_writer_is_refused_and_the_first_unhurt(place: Place) -> None:

@@ -143,43 +143,61 @@ def test_labels_do_not_depend_on_the_block(block: int) -> None:
     assert dbscan(x, 0.7, 4, metric="euclidean", block=block).tolist() == expected
 
 
-def test_beyond_the_edge_budget_pairs_are_computed_twice_with_equal_labels(
+def test_pairs_beyond_the_budget_are_computed_twice_with_equal_labels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     passes = 0
     neighbours = TiledRows.neighbours
 
-    def counted(self: TiledRows, test: PairTest, threshold: float) -> Any:
+    def counted(self: TiledRows, *arguments: Any) -> Any:
         nonlocal passes
         passes += 1
-        return neighbours(self, test, threshold)
+        return neighbours(self, *arguments)
 
     monkeypatch.setattr(TiledRows, "neighbours", counted)
     rng = np.random.default_rng(11)
     x = (rng.normal(size=(400, 2)) + 4 * rng.integers(0, 3, size=(400, 1))).astype(np.float32)
-    pairs = sum(len(i) for i, _ in neighbours(TiledRows(x, "euclidean"), PairTest.EUCLIDEAN, 0.35))
     expected = sklearn_labels(x, 0.35, 6, "euclidean")
+    assert len(set(expected)) > 3
+    assert -1 in expected
     seen = {}
-    for budget in (8 * pairs, 8 * pairs - 1, 64, 0):
+    for budget in (1 << 27, 8 * 400 * 4 * 2, 512, 0):
         passes = 0
         labels = dbscan(x, 0.35, 6, metric="euclidean", block=32, edge_budget=budget)
         assert labels.tolist() == expected
         seen[budget] = passes
-    assert seen == {8 * pairs: 1, 8 * pairs - 1: 2, 64: 2, 0: 2}
+    # Fewer than min_samples − 1 pairs of each row wait, and half of the budget must stay free.
+    assert seen == {1 << 27: 1, 8 * 400 * 4 * 2: 1, 512: 2, 0: 2}
 
 
-@pytest.mark.parametrize(("budget", "most"), [(1 << 30, 60e6), (1 << 20, 8e6)])
-def test_memory_stays_within_the_edge_budget(budget: int, most: float) -> None:
+def test_a_dense_cloud_needs_one_pass_with_hardly_a_pair_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = []
+    join_or_wait = dbscan_module._join_or_wait
+
+    def watched(*arguments: Any) -> int:
+        waiting.append(join_or_wait(*arguments))
+        return waiting[-1]
+
+    monkeypatch.setattr(dbscan_module, "_join_or_wait", watched)
+    x = np.random.default_rng(2).normal(size=(3000, 2)).astype(np.float32)
+    labels = dbscan(x, 100.0, 3, metric="euclidean", block=256, edge_budget=0)  # 4.5 million pairs
+    assert set(labels.tolist()) == {0}
+    assert len(waiting) == 78  # tiles: no second pass
+    assert sum(waiting) == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_memory_is_that_of_the_tiles_however_many_pairs_there_are(threads: int) -> None:
     x = np.random.default_rng(2).normal(size=(3000, 2)).astype(np.float32)  # 4.5 million pairs, 36 MB
     dbscan(x[:10], 100.0, 3, metric="euclidean")  # compiling is not part of the measurement
     tracemalloc.start()
     try:
-        labels = dbscan(x, 100.0, 3, metric="euclidean", block=256, edge_budget=budget)
+        labels = dbscan(x, 100.0, 3, metric="euclidean", block=256, threads=threads)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert set(labels.tolist()) == {0}
-    assert peak < most
+    assert peak < 4e6 + threads * 4e6
 
 
 def test_border_pairs_are_thinned_out_beyond_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,6 +317,8 @@ def test_a_long_chain_is_one_cluster() -> None:
         ({"min_samples": 0}, "min_samples must be at least 1, got 0"),
         ({"metric": "manhattan"}, "metric must be 'cosine' or 'euclidean', got 'manhattan'"),
         ({"block": 0}, "block must be at least 1 row"),
+        ({"threads": 0}, "threads must be at least 1, got 0"),
+        ({"device": "tpu"}, "device must be 'auto', 'cpu' or 'cuda', got 'tpu'"),
         ({"edge_budget": -1}, "edge_budget must be at least 0"),
         ({"x": np.ones(3, dtype=np.float32)}, r"shape \(n, d\), got \(3,\)"),
         ({"x": np.ones((3, 0), dtype=np.float32)}, "columns, got 0"),

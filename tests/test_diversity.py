@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import hypergeom
 
 from vlitqc.analysis.diversity import (
     chao1,
@@ -53,6 +54,20 @@ def test_expected_clusters_equals_the_mean_of_many_draws() -> None:
     assert abs(expected_clusters(sizes, n_total, 150, 1) - species.mean()) < 4 * species.std() / math.sqrt(
         4000
     )
+
+
+@pytest.mark.parametrize("min_samples", [1, 2, 5, 40])
+def test_expected_clusters_is_what_scipy_says_of_small_and_of_very_large_data(min_samples: int) -> None:
+    rng = np.random.default_rng(min_samples)
+    for n_total, sizes in (
+        (160, [90, 20, 20, 5, 1]),
+        (5_000_000, [3_000_000, *rng.integers(1, 200, 5_000).tolist()]),
+    ):
+        for m in {0, 1, 7, n_total // 50, n_total // 2, n_total - 3, n_total}:
+            expected = hypergeom.sf(min_samples - 1, n_total, np.array(sizes), m).sum()
+            assert expected_clusters(sizes, n_total, m, min_samples) == pytest.approx(expected, 1e-8, 1e-9)
+    # One row has no more than itself: SciPy's is off in the tenth digit.
+    assert rarefaction([1] * 5_000_000, 10) == pytest.approx(10, rel=1e-9)
 
 
 def test_known_kinds_are_those_told_in_full() -> None:

@@ -78,7 +78,7 @@ def test_response_diversity_by_hand() -> None:
     )
     score = metric.resolve(MemoryFeatures.collect(metric, [made]))
     assert score.value == pytest.approx(math.log10(2))
-    assert score.columns["response_cluster"] == [0, 0, 0, None, -1, 1, 1, 1, 1]
+    assert score.columns["response_cluster"].to_pylist() == [0, 0, 0, None, -1, 1, 1, 1, 1]
     assert (score.n_scored, score.n_total) == (8, 9)
     assert score.details["n_clusters"] == 2
     assert score.details["n_responses"] == 9
@@ -100,7 +100,7 @@ def test_no_cluster_and_no_response_have_no_value() -> None:
     apart = metric.resolve(MemoryFeatures.collect(metric, [batch(*(([f"kind {k}"], []) for k in range(9)))]))
     assert apart.value is None
     assert apart.reason == "no cluster: no 3 of the 9 responses lie close together"
-    assert apart.columns["response_cluster"] == [-1] * 9
+    assert apart.columns["response_cluster"].to_pylist() == [-1] * 9
     assert (apart.n_scored, apart.n_total) == (0, 9)
     silent = metric.resolve(MemoryFeatures.collect(metric, [batch(([""], []), (["<image>"], []))]))
     assert silent.reason == "no response text"
@@ -133,7 +133,7 @@ def test_visual_diversity_by_hand() -> None:
     )
     score = metric.resolve(MemoryFeatures.collect(metric, [made]))
     assert score.value == 2.0
-    assert score.columns["image_cluster"] == [0, 0, 0, 1, 1, None, None, -1]
+    assert score.columns["image_cluster"].to_pylist() == [0, 0, 0, 1, 1, None, None, -1]
     assert (score.n_scored, score.n_total) == (6, 8)
     assert list(score.missing)[5:7] == ["no readable picture"] * 2
     assert score.details["n_images"] == 7
@@ -158,7 +158,7 @@ def test_clusters_are_numbered_by_the_data_not_by_their_hashes() -> None:
     metric = VisualSemanticDiversity(Axes())
     made = batch(*((["x 0"], [picture(kind, copy)]) for kind in (8, 2, 5) for copy in range(3)))
     score = metric.resolve(MemoryFeatures.collect(metric, [made]))
-    assert score.columns["image_cluster"] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert score.columns["image_cluster"].to_pylist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
 # ---------------------------------------------------------------- what both share
@@ -181,14 +181,14 @@ def test_the_reason_for_a_missing_label_tells_of_the_draw() -> None:
     metric = ResponseDiversity(Axes(), max_items=40)
     made = batch(*((["kind 3"], []) for _ in range(50)), ([""], []))
     score = metric.resolve(MemoryFeatures.collect(metric, [made]))
-    assert score.columns["response_cluster"].count(None) == 11
+    assert score.columns["response_cluster"].to_pylist().count(None) == 11
     told = "not among the 40 responses drawn for clustering"
     assert list(score.missing) == [told] * 50 + ["no response"]
 
 
 def test_a_sample_that_was_not_drawn_has_no_label() -> None:
     labels = np.array([3, -1, UNLABELLED, 0])
-    assert label_of_first(labels, np.array([0, 0, 1, 3]), 4) == [3, None, None, 0]
+    assert label_of_first(labels, np.array([0, 0, 1, 3]), 4).to_pylist() == [3, None, None, 0]
 
 
 def test_the_error_of_the_count_is_that_of_independent_clusters() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from itertools import combinations
 from typing import Any
@@ -172,9 +173,11 @@ def test_large_graph_needs_no_more_than_its_edges() -> None:
 def test_no_node_has_more_later_neighbours_than_the_degeneracy(seed: int) -> None:
     graph = random_graph(seed)
     edges = np.array(graph.edges, dtype=np.int64).reshape(-1, 2)
-    order = module._degeneracy_order(*module._adjacency(edges, len(graph))).tolist()
+    start, neighbour, _ = module._adjacency(np.unique(np.sort(edges, axis=1), axis=0), len(graph))
+    order, rank = (found.tolist() for found in module._degeneracy_order(start, neighbour))
     assert sorted(order) == list(range(len(graph)))
     place = {v: k for k, v in enumerate(order)}
+    assert rank == [place[v] for v in range(len(graph))]
     later = max(sum(place[w] > place[v] for w in graph[v]) for v in graph)
     assert later == max(nx.core_number(graph).values())
 
@@ -235,13 +238,41 @@ def test_word_pairs_equal_those_of_a_set(instructions: list[list[int]]) -> None:
     assert list(map(tuple, edges.tolist())) == expected
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 7, 1000])
-def test_word_pairs_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    rng = np.random.default_rng(0)
-    instructions = [rng.integers(0, 30, size=rng.integers(0, 9)) for _ in range(40)]
-    expected = sorted({pair for ids in instructions for pair in combinations(sorted(set(ids.tolist())), 2)})
-    monkeypatch.setattr(module, "_CHUNK", chunk)
-    assert list(map(tuple, co_occurrence_edges(instructions).tolist())) == expected
+@pytest.mark.parametrize("seed", range(20))
+def test_edges_in_any_order_and_direction_give_the_same_clusters(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    instructions = [rng.integers(0, 40, size=rng.integers(0, 6)) for _ in range(60)]
+    edges = co_occurrence_edges(instructions)
+    mixed = rng.permutation(np.concatenate([edges, edges[:, ::-1], edges[:5]]))
+    ordered, shuffled = ego_splitting(edges, 40), ego_splitting(mixed, 40)
+    assert [cluster.tolist() for cluster in ordered] == [cluster.tolist() for cluster in shuffled]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_clusters_are_the_components_of_the_persona_graph(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    edges = co_occurrence_edges([rng.integers(0, 40, size=rng.integers(0, 6)) for _ in range(60)])
+    personas = persona_graph(edges, 40)
+    joined = nx.Graph(personas.edges.tolist())
+    expected = sorted(
+        sorted({int(personas.node[p]) for p in part}) for part in nx.connected_components(joined)
+    )
+    assert [cluster.tolist() for cluster in ego_splitting(edges, 40)] == expected
+
+
+def test_memory_grows_with_the_edges_and_not_with_the_pairs_of_all_texts() -> None:
+    words = np.arange(300)
+    co_occurrence_edges([words])  # compiled, or read from the compiler's cache
+    ego_splitting(co_occurrence_edges([words]), 300)
+    tracemalloc.start()
+    try:
+        edges = co_occurrence_edges([words] * 200)  # nine million pairs, 44,850 of them distinct
+        ego_splitting(edges, 300)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(edges) == 44_850
+    assert peak < 150 * len(edges)
 
 
 @pytest.mark.parametrize(
@@ -256,3 +287,12 @@ def test_word_pairs_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch, 
 def test_refuses_what_are_no_word_ids(tokens: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         co_occurrence_edges(tokens)
+
+
+def test_personas_are_numbered_by_node_and_first_neighbour_along_the_order() -> None:
+    # Louvain's communities depend on the numbers and on the order of the edges.
+    edges = [(0, 1), (0, 2), (0, 3), (0, 6), (0, 7), (1, 3), (1, 4), (1, 6), (2, 6), (3, 6), (3, 7), (4, 6)]
+    found = persona_graph(np.array([*edges, (5, 7), (6, 7)]), 8)
+    assert found.node.tolist() == [5, 2, 4, 7, 7, 1, 0, 3, 6]
+    joined = [(0, 3), (1, 6), (1, 8), (2, 5), (2, 8), (4, 6), (4, 7), (4, 8), (5, 6), (5, 7), (5, 8), (6, 7)]
+    assert list(map(tuple, found.edges.tolist())) == [*joined, (6, 8), (7, 8)]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import vlitqc
@@ -408,6 +409,10 @@ def _raise(error: Exception) -> Any:
     raise error
 
 
+def own_column(values: Any) -> DatasetScore:
+    return DatasetScore(1.0, n_scored=1, n_total=4, columns={"made": values})
+
+
 @pytest.mark.parametrize(
     ("resolve", "reason"),
     [
@@ -422,8 +427,18 @@ def _raise(error: Exception) -> Any:
             "error: ValueError: missing has 1 reasons for 4 samples",
         ),
         (lambda s: None, "error: AttributeError"),
+        (lambda s: own_column([1.0, math.inf, 2.0, None]), "error: ValueError: column made holds infinity"),
+        (lambda s: own_column(["a", "b", None, "c"]), "error: ValueError: column made holds string"),
+        (lambda s: own_column([[1], [], None, [2]]), "error: ValueError: column made holds list"),
+        (
+            lambda s: own_column(pa.array(["1", "2", "1", "2"]).dictionary_encode()),
+            "error: ValueError: column made holds string where numbers belong",
+        ),
     ],
-    ids=["raises", "NaN", "interval", "details NaN", "details array", "short column", "few reasons", "None"],
+    ids=[
+        *("raises", "NaN", "interval", "details NaN", "details array", "short column", "few reasons", "None"),
+        *("infinity", "texts", "lists", "dictionary"),
+    ],
 )
 def test_a_resolution_that_fails_is_a_reason(
     make_data: Make, profile_file: Any, register: Any, resolve: Any, reason: str
@@ -433,6 +448,28 @@ def test_a_resolution_that_fails_is_a_reason(
     assert run.metrics()["made"]["value"] is None
     assert run.metrics()["made"]["reason"].startswith(reason)
     assert run.metrics()["image_readability"]["n_scored"] == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ([True, False, None, True], [1.0, 0.0, 1.0]),
+        ([np.float32("nan"), 1.0, None, 2.0], [1.0, 2.0]),
+        (np.array([1, np.nan, 2, np.nan], np.float16), [1.0, 2.0]),
+        (pa.array([1.0, math.nan, None, 2.0]), [1.0, 2.0]),
+        ([None] * 4, []),
+        (pa.nulls(4), []),
+        ([2**60 + 1, 0, None, None], [2.0**60, 0.0]),
+    ],
+    ids=["bools", "NaN of NumPy", "half", "Arrow", "none", "nulls", "large"],
+)
+def test_a_column_of_numbers_is_null_where_it_has_none(values: Any, kept: list[float]) -> None:
+    score = own_column(values)
+    column = dataset._label_columns(spec("made", "dataset", columns=("made",)), score, 4)["made"]
+    assert column.null_count == 4 - len(kept)
+    assert not pa.types.is_null(column.type)
+    assert dataset._present(column).tolist() == kept
+    assert dataset.dataset_summary("made", score)["n_scored"] == 1
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
@@ -17,7 +16,9 @@ from vlitqc.types import FloatArray, Origin, Record, Sample, Turn, Unreadable
 from vlitqc_reports.explorer import groups
 from vlitqc_reports.explorer.groups import Group, clusters, duplicates, typical_terms, words
 
-NO_ISSUES = pd.DataFrame({"kind": [], "detail": [], "row": []})
+NO_ISSUES = pa.table(
+    {"kind": pa.nulls(0, pa.string()), "detail": pa.nulls(0, pa.string()), "row": pa.nulls(0, pa.int64())}
+)
 
 
 @dataclass
@@ -27,7 +28,7 @@ class WithRecords:
     responses: Sequence[str | None] = ()
     means: FloatArray | None = None
     languages: Mapping[str, int] = field(default_factory=dict)
-    issues: pd.DataFrame = field(default_factory=lambda: NO_ISSUES)
+    issue_table: pa.Table = field(default_factory=lambda: NO_ISSUES)
     opened: list[int] = field(default_factory=list)
 
     @property
@@ -204,7 +205,7 @@ def test_groups_by_size_with_the_earliest_record_first() -> None:
 
 def test_near_equal_pictures_come_from_the_issues() -> None:
     details = ["image nearly equals one of row 2 (line 3, id row 9 (line 1, id x))"] * 2
-    issues = pd.DataFrame(
+    issues = pa.table(
         {
             "kind": [
                 "near_duplicate_image",
@@ -216,7 +217,7 @@ def test_near_equal_pictures_come_from_the_issues() -> None:
             "row": [7, 5, 8, 9],
         }
     )
-    run = WithRecords(issues=issues)
+    run = WithRecords(issue_table=issues)
     found = duplicates(run, pa.table({"row": range(9)}))
     assert found == [Group("near image", 3, (2, 5, 7))]
     assert found[0].packed(frozenset({2, 7})) == {"kind": "near image", "n": 3, "rows": [2, 7]}

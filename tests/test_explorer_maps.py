@@ -58,10 +58,11 @@ def only(found: list[Map]) -> Map:
 # ---------------------------------------------------------------- PCA
 
 
+@pytest.mark.parametrize("d", [7, 80, 300])
 def test_pca_is_that_of_a_singular_value_decomposition_whatever_the_block(
-    monkeypatch: pytest.MonkeyPatch,
+    d: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = unit(90, 7)
+    rows = unit(90, d)
     wanted = np.arange(5, 85)
     points, explained = pca_points(rows, wanted)
     centred = rows[wanted].astype(np.float64) - rows[wanted].astype(np.float64).mean(axis=0)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -48,8 +47,10 @@ class FakeRun:
         return {"principles": [{"metrics": self.metrics}]}
 
     @property
-    def issues(self) -> pd.DataFrame:
-        return pd.DataFrame(self.told, columns=["row", "severity", "kind", "detail"])
+    def issue_table(self) -> pa.Table:
+        names = ("row", "severity", "kind", "detail")
+        columns = zip(*self.told, strict=True) if self.told else ([],) * len(names)
+        return pa.table(dict(zip(names, map(list, columns), strict=True)))
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         n = len(self.records)

@@ -528,10 +528,10 @@ def test_unknown_names_have_near_ones() -> None:
     ids=range(10),
 )
 def test_deep_and_long_expressions_are_refused_quickly(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(UsageError, match=f"--where.*({LONGEST:,}|{DEEPEST}|cannot read)"):
         parse(text)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_what_is_allowed_is_carried_out() -> None:

@@ -457,9 +457,9 @@ class TestScale:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 8_000_000
-        began = time.perf_counter()
+        began = time.process_time()
         assert sum(isinstance(record, Sample) for record in reader.records()) == n
-        assert n / (time.perf_counter() - began) > 2_000  # a guard against quadratic work, not a benchmark
+        assert n / (time.process_time() - began) > 2_000  # a guard against quadratic work, not a benchmark
 
 
 # ---------------------------------------------------------------- writing back

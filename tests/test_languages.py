@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 
 import vlitqc
 from vlitqc.language import LANGUAGES, UNKNOWN, language_name, not_known
-from vlitqc.models import ngram_lm
+from vlitqc.models import ngram_lm, word_tables
 from vlitqc.models.ngram_lm import BigramLM
 from vlitqc.testing import MemoryFeatures
 from vlitqc.types import Batch, Features, FloatArray, ModelRef, Origin, Sample, Tag, Turn
@@ -111,7 +111,7 @@ class TestDetection:
         assert sum(n for pair, n in pairs.items() if pair[0] == "ms") <= 3
 
     def test_every_language_that_is_told_has_a_name(self) -> None:
-        told = {*ngram_lm._load_common_words().languages, *ngram_lm._UNSUPPORTED_SCRIPT.values()}
+        told = {*word_tables.load_word_lists().languages.tolist(), *ngram_lm._UNSUPPORTED_SCRIPT.values()}
         assert told | set(ngram_lm._SCRIPT_LANGUAGE.values()) == set(LANGUAGES)
 
     def test_words_of_one_or_two_take_the_other_side_s_language(self, model: BigramLM) -> None:

@@ -234,9 +234,9 @@ class TestLlamaFactory:
             folder = folder / "a"
             folder.mkdir()
         (folder / "a.jsonl").write_text('{"instruction": "What?", "output": "That."}\n')
-        started = time.monotonic()
+        started = time.process_time()
         assert len(samples(open_input(tmp_path))) == 1
-        assert time.monotonic() - started < 10
+        assert time.process_time() - started < 10
 
     def test_names_of_an_entry(self) -> None:
         names = entry_names(ODD["chat"], Names({"image": "own"}, {"q": "assistant"}))

@@ -301,7 +301,7 @@ def test_without_a_language_model_and_in_a_known_language_every_response_counts(
 def test_the_percentile_has_no_rows_of_foreign_responses() -> None:
     metric = MatchingPercentile(Compass(), language_model=FirstLetter())
     score = metric.resolve(MemoryFeatures.collect(metric, [rows(25), batch(*FOREIGN)]))
-    assert score.columns["matching_percentile"][25:] == [None, 100.0, None, None, None]
+    assert score.columns["matching_percentile"].to_pylist()[25:] == [None, 100.0, None, None, None]
     german = "English-only model; the text is in German (de)"
     french = "English-only model; the text is in French (fr)"
     assert list(score.missing) == [None] * 25 + [german, None, french, "no response", "no readable picture"]
@@ -408,7 +408,7 @@ def test_the_data_sets_percentile() -> None:
     score = metric.resolve(MemoryFeatures.collect(metric, [rows(30)]))
     assert score.value == 100.0 and score.interval == (100.0, 100.0)
     assert (score.n_scored, score.n_total) == (30, 30)
-    assert score.columns["matching_percentile"] == [100.0] * 30
+    assert score.columns["matching_percentile"].to_pylist() == [100.0] * 30
     assert score.details["n_others"] == 29
 
 
@@ -425,7 +425,7 @@ def test_samples_that_cannot_be_ranked_are_none_and_do_not_count() -> None:
     metric = MatchingPercentile(Compass())
     odd = batch((["at 3"], []), (["at 3"], [BROKEN]), ([""], [picture(0)]))
     score = metric.resolve(MemoryFeatures.collect(metric, [rows(25), odd]))
-    assert score.columns["matching_percentile"][-3:] == [None, None, None]
+    assert score.columns["matching_percentile"].to_pylist()[-3:] == [None, None, None]
     assert (score.n_scored, score.n_total) == (25, 28)
     assert list(score.missing)[-3:] == ["no readable picture", "no readable picture", "no response"]
     few = metric.resolve(MemoryFeatures.collect(metric, [rows(3), odd]))

@@ -29,10 +29,11 @@ from skimage import data
 
 from vlitqc.errors import ModelUnavailable, UnknownName, UsageError
 from vlitqc.models import pyiqa_quality
-from vlitqc.models.icnet import ICNet, preprocess
+from vlitqc.models.batching import Passes
+from vlitqc.models.icnet import ICNet
 from vlitqc.models.icnet_network import ICNetwork
 from vlitqc.models.pyiqa_quality import PyiqaQuality, metrics
-from vlitqc.types import ModelRef, Rgb, Scale
+from vlitqc.types import FloatArray, ModelRef, Rgb, Scale
 
 REF = ModelRef("ImageScorer", "test", "1", "0" * 64)
 
@@ -116,17 +117,34 @@ def reference_input(picture: Rgb) -> torch.Tensor:
     return found
 
 
+def seen_by_icnet(picture: Rgb, monkeypatch: pytest.MonkeyPatch) -> FloatArray:
+    """What reaches the network of a picture, ``float32[3, 512, 512]``."""
+    seen: list[torch.Tensor] = []
+
+    def network(inputs: torch.Tensor) -> torch.Tensor:
+        seen.append(inputs)
+        return inputs.new_full((len(inputs),), 0.5)
+
+    monkeypatch.setattr(ICNet, "load", lambda _: (network, Passes("cpu", cpu=2, cuda=2)))
+    assert ICNet(REF, {"checkpoint": Path("ck.pth")}).score_images([picture]).tolist() == [50.0]
+    found: FloatArray = seen[0][0].numpy()
+    return found
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, 2000), (512, 512), (700, 31)])
-def test_icnet_sees_a_picture_as_the_original_does(shape: tuple[int, int]) -> None:
+def test_icnet_sees_a_picture_as_the_original_does(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    found = preprocess(picture)
+    found = seen_by_icnet(picture, monkeypatch)
     assert (found.shape, found.dtype) == ((3, 512, 512), np.float32)
     np.testing.assert_allclose(found, reference_input(picture)[0].numpy(), atol=1e-5)
 
 
-def test_icnet_preprocessing_by_hand() -> None:
+def test_icnet_preprocessing_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     # (255/255 - 0.485) / 0.229, (0 - 0.456) / 0.224, (51/255 - 0.406) / 0.225
-    found = preprocess(np.broadcast_to(np.array([255, 0, 51], np.uint8), (9, 7, 3)).copy())
+    picture = np.broadcast_to(np.array([255, 0, 51], np.uint8), (9, 7, 3)).copy()
+    found = seen_by_icnet(picture, monkeypatch)
     np.testing.assert_allclose(found[:, 100, 200], [2.248908, -2.035714, -0.915556], atol=1e-5)
 
 
@@ -535,7 +553,8 @@ def test_a_picture_too_thin_to_be_enlarged_is_refused(cnniqa: Path, monkeypatch:
         return [0.0] * len(images)
 
     monkeypatch.setattr(PyiqaQuality, "_forward", note)
-    monkeypatch.setattr(PyiqaQuality, "load", lambda self: (None, "cpu"))
+    passes = Passes("cpu", cpu=4, cuda=4, side_by_side=False)
+    monkeypatch.setattr(PyiqaQuality, "load", lambda self: (None, passes))
     model = PyiqaQuality(REF, {"checkpoint": cnniqa})
     for height, width in ((1, 2048), (2048, 6), (1, 332)):
         with pytest.raises(ValueError, match=f"picture of {width} × {height} px is too thin to be measured"):

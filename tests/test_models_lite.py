@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,11 +20,20 @@ from vlitqc.errors import ModelUnavailable, UsageError
 from vlitqc.media_tokens import strip_media_tokens
 from vlitqc.models import efficientnet_lite
 from vlitqc.models.conse import CAPTIONS, LABELS, ConSE, data_digest, label_sentence, read_lines
-from vlitqc.models.efficientnet_lite import EfficientNetLite, ForwardOutputs, posterior, preprocess
+from vlitqc.models.efficientnet_lite import (
+    EfficientNetLite,
+    ForwardOutputs,
+    crop,
+    network_input,
+    posterior,
+)
 from vlitqc.models.sentence_transformers import SentenceEncoder, split_sentences
 from vlitqc.models.store import ModelStore
 from vlitqc.models.torch_device import torch_device
 from vlitqc.types import FloatArray, ModelRef, Rgb, StagedImageEncoder
+
+if TYPE_CHECKING:
+    import torch
 
 REF = ModelRef("test", "test", "1", "0" * 64)
 
@@ -70,7 +79,7 @@ def test_importing_and_building_the_models_imports_no_heavy_library() -> None:
         "heavy = {'torch', 'transformers', 'sentence_transformers', 'torchvision', 'PIL', 'sklearn'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_scoring_needs_no_torchvision() -> None:
@@ -87,7 +96,7 @@ def test_scoring_needs_no_torchvision() -> None:
         "rows = store.get('conse').encode_images([np.zeros((64, 64, 3), np.uint8)])\n"
         "assert store.get('minilm').encode_texts(['a cup']).shape[1] == rows.shape[1]\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_models_travel_between_processes_without_weights(network: EfficientNetLite, conse: ConSE) -> None:
@@ -126,7 +135,7 @@ def test_the_posterior_is_the_librarys_own(network: EfficientNetLite, store: Mod
 
     images = [pictures.chelsea(), pictures.coffee(), pictures.rocket()]
     theirs = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(network._weights)).eval()
-    inputs = torch.from_numpy(np.stack([preprocess(image) for image in images]).transpose(0, 3, 1, 2).copy())
+    inputs = seen(images).contiguous()
     with torch.no_grad():
         expected = torch.softmax(theirs(inputs), dim=1).numpy()
     assert np.allclose(network.posterior(images), expected, atol=1e-4)
@@ -166,12 +175,38 @@ def test_no_pictures_give_no_rows(network: EfficientNetLite, conse: ConSE) -> No
     assert conse.encode_images([]).shape == (0, 384)
 
 
-def test_preprocessing_keeps_the_centre_and_scales_as_the_weights_expect() -> None:
+def test_folding_the_normalisation_changes_rounding_alone(network: EfficientNetLite) -> None:
+    import torch
+    from efficientnet_lite_pytorch import EfficientNet
+
+    theirs = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(network._weights)).eval()
+    images = [pictures.astronaut(), pictures.coffee(), np.zeros((9, 30, 3), np.uint8)]
+    with torch.inference_mode():
+        expected = theirs.extract_features(seen(images)).mean(dim=(2, 3)).numpy()
+    found = network.forward(images).features
+    assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in network._load()[0].modules())
+
+
+def test_the_largest_activations_of_a_chunk_stay_below_what_the_c_library_gives_back() -> None:
+    # 96 channels of 112 × 112 float32, after the second block's expansion.
+    assert efficientnet_lite._CHUNK * 96 * 112 * 112 * 4 < 32 << 20
+
+
+def seen(images: Sequence[Rgb]) -> torch.Tensor:
+    """What the network gets of pictures."""
+    import torch
+
+    return network_input(torch.from_numpy(np.stack([crop(image) for image in images])))
+
+
+def test_the_network_sees_the_centre_scaled_as_its_weights_expect() -> None:
     wide = np.zeros((10, 30, 3), np.uint8)
     wide[:, 10:20] = 255
-    assert np.allclose(preprocess(wide)[:, 40:-40], 1.0)  # the filter sees a little beyond the crop
-    assert np.allclose(preprocess(np.full((500, 300, 3), 127, np.uint8)), 0.0)
-    assert preprocess(np.zeros((1, 1, 3), np.uint8)).shape == (224, 224, 3)
+    # The filter sees a little beyond the crop.
+    assert np.allclose(seen([wide])[:, :, :, 40:-40], 1.0)
+    assert np.allclose(seen([np.full((500, 300, 3), 127, np.uint8)]), 0.0)
+    assert seen([np.zeros((1, 1, 3), np.uint8)]).shape == (1, 3, 224, 224)
 
 
 def test_posterior_by_hand() -> None:
@@ -383,3 +418,34 @@ def test_word_lists_are_whole() -> None:
     assert data_digest() == hashlib.sha256(joined).hexdigest()
     assert label_sentence("ambulance") == "there is an ambulance"
     assert label_sentence("tench") == "there is a tench"
+
+
+def test_bf16_is_another_model_with_nearby_unit_rows(encoder: SentenceEncoder) -> None:
+    texts = [
+        "A dog runs along the beach.",
+        "Two men sit on a bench.",
+        "What is it?",
+        "A dog is at the sea. " * 90,
+    ]
+    halved = SentenceEncoder(encoder.ref, {"folder": encoder._folder}, device="cpu", precision="bf16")
+    rows, exact = halved.encode_texts(texts), encoder.encode_texts(texts)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
+    assert 0 < np.abs(rows @ rows.T - exact @ exact.T).max() < 0.02
+    with pytest.raises(TypeError, match="precision must be one of fp32, bf16"):
+        SentenceEncoder(encoder.ref, {"folder": encoder._folder}, precision="fp16")
+
+
+def test_a_whole_folder_is_read_once(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    read: Any = transformers.BertModel.from_pretrained
+    calls = []
+
+    def counted(*args: Any, **options: Any) -> Any:
+        calls.append(args)
+        return read(*args, **options)
+
+    monkeypatch.setattr(transformers.BertModel, "from_pretrained", counted)
+    SentenceEncoder(encoder.ref, {"folder": encoder._folder}, device="cpu").encode_texts(["a dog"])
+    assert len(calls) == 1

@@ -213,6 +213,84 @@ def test_rows_do_not_depend_on_the_cut_into_passes(clip_folder: Path, siglip_fol
         assert np.allclose(many.encode_texts(texts[::-1])[::-1], many.encode_texts(texts), atol=1e-5)
 
 
+TEXT = CLIP["text_cfg"]
+TOWERS = {
+    "CLIP": CLIP,
+    "CLIP, quick_gelu": {**CLIP, "quick_gelu": True},
+    "custom text": {**CLIP, "custom_text": True},
+    "custom text, end mark by name, bias": {
+        **CLIP,
+        "custom_text": True,
+        "text_cfg": {**TEXT, "pool_type": "eos", "eos_id": 49407, "proj_bias": True},
+    },
+    "no projection": {**CLIP, "text_cfg": {**TEXT, "proj_type": "none"}},
+    "last position": {**CLIP, "text_cfg": {**TEXT, "pool_type": "last"}},
+    "both ways": {**CLIP, "text_cfg": {**TEXT, "no_causal_mask": True}},
+    "CoCa": {
+        **CLIP,
+        "custom_text": True,
+        "vision_cfg": {**CLIP["vision_cfg"], "attentional_pool": True, "attn_pooler_heads": 2},
+        "text_cfg": {**TEXT, "context_length": 76, "embed_cls": True, "output_tokens": True},
+        "multimodal_cfg": {"context_length": 76, "width": 32, "heads": 2, "layers": 1},
+    },
+    "SigLIP": SIGLIP,
+}
+CUT = [
+    "CLIP",
+    "CLIP, quick_gelu",
+    "custom text",
+    "custom text, end mark by name, bias",
+    "no projection",
+]
+ROOM = {"CoCa": 74, "SigLIP": 47}
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_positions_that_cannot_count_are_left_out(name: str, tmp_path: Path, equals: Equals) -> None:
+    write = write_siglip if name == "SigLIP" else write_open_clip
+    made, direct = model(write(tmp_path / "tiny", model=TOWERS[name])), Direct(tmp_path / "tiny")
+    tower = getattr(made._ready().network, "text", made._ready().network)
+    lengths: list[int] = []
+    tower.transformer.register_forward_pre_hook(lambda _, given: lengths.append(given[0].shape[1]))
+    room = made._ready().tokens.room
+    assert room == ROOM.get(name, 75)
+    texts = ["z" * n if name == "SigLIP" else " ".join(["cat"] * n) for n in range(room + 1)]
+    texts = [
+        text for text, fit in zip(texts, fits(texts, room, made._ready().tokens.count), strict=True) if fit
+    ]
+    texts = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))]
+    assert max(made._ready().tokens.count(texts)) == room
+    rows = made.encode_texts(texts)
+    assert np.ptp(rows @ rows.T) > 1e-3
+    equals(
+        rows,
+        direct.texts(texts),
+        backend=f"open_clip {name}, text of 0 to {room} tokens",
+        reference="open_clip.encode_text, whole context",
+        within=1e-5,
+    )
+    for i in range(0, len(texts), 10):
+        assert np.allclose(made.encode_texts([texts[i]])[0], rows[i], atol=1e-6)
+    lengths.clear()
+    made.encode_texts(["a cat", "a"])
+    whole = TOWERS[name]["text_cfg"]["context_length"] + (name == "CoCa")
+    assert max(lengths) == (4 if name in CUT else whole)
+
+
+def test_texts_of_like_length_pass_together(clip: OpenClip, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def see(_: Any, given: tuple[torch.Tensor]) -> None:
+        seen.append((given[0].shape[0], given[0].shape[1]))
+
+    hook = clip._ready().network.transformer.register_forward_pre_hook(see)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    texts = [" ".join(["cat"] * (1 if n % 2 else 60)) + f" {n % 10} {n // 10}" for n in range(16)]
+    clip.encode_texts(texts)
+    hook.remove()
+    assert seen == [(8, 64), (8, 5)]
+
+
 def test_nothing_gives_no_rows(clip: OpenClip) -> None:
     assert clip.encode_images([]).shape == clip.encode_texts([]).shape == (0, 32)
     assert clip.sentences("") == clip.sentences("...") == []

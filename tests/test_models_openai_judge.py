@@ -1168,6 +1168,21 @@ def test_many_processes_write_at_once(tmp_path: Path) -> None:
     cache.close()
 
 
+def test_a_new_file_that_another_process_is_making_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "answers.sqlite"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.5, other.rollback)
+    release.start()
+    cache = AnswerCache(path)
+    cache.put("k", "v")
+    assert cache.get("k") == "v"
+    cache.close()
+    release.join()
+    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    other.close()
+
+
 def test_a_damaged_or_foreign_file_is_an_error_that_says_so(tmp_path: Path) -> None:
     damaged = tmp_path / "answers.sqlite"
     damaged.write_bytes(b"no database at all, " * 500)

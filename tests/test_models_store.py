@@ -12,6 +12,7 @@ import pytest
 
 from vlitqc import profiles
 from vlitqc.errors import ModelUnavailable, UnknownName, UsageError
+from vlitqc.models import store as store_module
 from vlitqc.models.store import ModelStore
 from vlitqc.models.weights import locate, sha256_of
 from vlitqc.profiles import ModelFile
@@ -306,3 +307,25 @@ def test_models_without_files_are_told_apart_by_name(
     body = "[models.m]\nbackend = 'plain'\nkind = 'Judge'\nname = '{}'\nlicence = 'l'\n[metrics]"
     one, other = (ModelStore(profiles.load(profile_file(body.format(n)))).ref("m") for n in ("a", "b"))
     assert one.sha256 != other.sha256
+
+
+def test_another_version_of_the_package_that_brings_a_backend_is_another_model(
+    store: Callable[..., ModelStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = {"made-up": "1.0", "vlitqc": "1.0"}
+    monkeypatch.setattr(store_module, "version", installed.__getitem__)
+
+    def refs() -> tuple[str, ...]:
+        of_ours = profiles.load("lite")
+        return (
+            *(store().ref(slot).sha256 for slot in ("base", "top")),
+            ModelStore(of_ours).ref("efficientnet").sha256,
+        )
+
+    first = refs()
+    installed["made-up"] = "2.0"
+    second = refs()
+    assert [a == b for a, b in zip(first, second, strict=True)] == [False, False, True]
+    # vlitqc's own version is part of what a run and its cache go by anyway; answers that were paid for stay.
+    installed["vlitqc"] = "2.0"
+    assert refs() == second

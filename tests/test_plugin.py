@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """The registry without what it remembers; ``sys.path`` may be extended through the fixture."""
-    registry.entries.cache_clear()
+    remembered = (registry._points, registry.entries)
+    for each in remembered:
+        each.cache_clear()
     yield monkeypatch
-    registry.entries.cache_clear()
+    for each in remembered:
+        each.cache_clear()
 
 
 def vlitqc(*arguments: object, path: Path, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -57,6 +61,25 @@ def distribution(folder: Path, name: str, entry_points: str) -> Path:
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(entry_points)
     return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("entry_points.txt", '[vlitqc.formats]\n"fa\xe7ade" = x:y\n'.encode("latin-1")),
+        ("entry_points.txt", b"[vlitqc.formats]\nno value\n"),
+        ("METADATA", "Name: caf\xe9\n".encode("latin-1")),
+    ],
+)
+def test_a_package_whose_files_cannot_be_read_registers_nothing(
+    file: str, content: bytes, tmp_path: Path, fresh_registry: pytest.MonkeyPatch
+) -> None:
+    site = distribution(tmp_path, "broken", "[vlitqc.formats]\nbroken = x:y\n")
+    (site / "broken-1.0.dist-info" / file).write_bytes(content)
+    fresh_registry.syspath_prepend(site)
+    found = registry.entries(registry.FORMATS)
+    assert found
+    assert "broken" not in {entry.owner for entry in found.values()}
 
 
 def test_the_metric_is_listed_with_its_package(installed: Path, tmp_path: Path) -> None:
@@ -132,6 +155,27 @@ def test_a_collision_with_our_own_name_is_no_silent_override(
     done = vlitqc("metrics", path=other, cwd=tmp_path, code=2)
     assert "better-text" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_of_packages_that_bring_nothing_only_the_entry_points_are_read(
+    tmp_path: Path, fresh_registry: pytest.MonkeyPatch
+) -> None:
+    named: list[str] = []
+    name_of = metadata.Distribution.name.fget  # type: ignore[attr-defined]
+
+    def name(self: metadata.Distribution) -> str:
+        named.append(name_of(self))
+        return named[-1]
+
+    distribution(tmp_path, "someone-elses", "[console_scripts]\nelse = else_:main\n")
+    distribution(tmp_path, "more-formats", "[vlitqc.formats]\nmore = more_formats:open\n")
+    fresh_registry.setattr(metadata.Distribution, "name", property(name))
+    fresh_registry.syspath_prepend(tmp_path)
+    for kind in (registry.METRICS, registry.MODELS, registry.FORMATS, registry.REPORTS):
+        registry.entries(kind)
+    assert registry.find(registry.FORMATS, "more").owner == "more-formats"
+    assert sorted(set(named)) == ["more-formats", "vlitqc"]
+    assert len(named) <= 4
 
 
 def test_the_same_package_found_twice_is_no_collision(

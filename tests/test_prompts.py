@@ -206,16 +206,16 @@ def test_answers_are_parsed_strictly(answer: str, value: str | None) -> None:
 
 @pytest.mark.parametrize("answer", ["```" + "\n" * 30_000 + "x", "```\n" + "`" * 30_000 + "x"])
 def test_a_hostile_answer_takes_no_time(answer: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert COMPLEXITY.parse(answer) is None
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 @pytest.mark.parametrize("text", ["<" * 30_000, "<" + "_" * 30_000, "[" + "A_" * 15_000, "<_" * 15_000])
 def test_a_hostile_text_takes_no_time(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert harmless(text) == text
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 @given(st.sampled_from(COMPLEXITY.choices))

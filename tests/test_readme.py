@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = README + "".join(
     (ROOT / "docs" / name).read_text(encoding="utf-8")
-    for name in ("comparing.md", "filtering.md", "formats.md", "profiles.md", "reports.md")
+    for name in ("comparing.md", "filtering.md", "formats.md", "performance.md", "profiles.md", "reports.md")
 )
 RECORDS = 24
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

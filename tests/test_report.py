@@ -158,6 +158,10 @@ class FakeRun:
     opened: list[int] = field(default_factory=list)
     path: Path = Path("/runs/data.vlitqc")
 
+    @property
+    def issue_table(self) -> pa.Table:
+        return pa.Table.from_pandas(self.issues, preserve_index=False)
+
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         return pa.Table.from_pandas(self.scores[columns or self.scores.columns], preserve_index=False)
 

@@ -21,7 +21,7 @@ from vlitqc.engine.run import Run
 from vlitqc.errors import RunError
 
 Make = Callable[..., Path]
-WAIT = 30.0
+WAIT = 120.0
 SHARDS = 6
 RECORDS = 32 * 4 + 64 + 20
 """Four shards of 32 records, one of 64, and the beginning of another."""

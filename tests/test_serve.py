@@ -124,7 +124,7 @@ def ask(server: Server) -> Ask:
             method = "POST" if method == "GET" else method
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             sent.setdefault("Content-Type", "application/json")
-        connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=60)
         try:
             connection.request(method, target, data, sent)
             answer = connection.getresponse()
@@ -205,7 +205,7 @@ def test_every_answer_is_private(ask: Ask, path: str) -> None:
 )
 def test_nothing_else_has_an_address(server: Server, path: str, capsys: pytest.CaptureFixture[str]) -> None:
     target = path.format(token=server.token, short=server.token[:-1])
-    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=20) as stream:
+    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=60) as stream:
         host = f"127.0.0.1:{server.server_address[1]}"
         stream.sendall(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("latin-1"))
         with http.client.HTTPResponse(stream) as answer:
@@ -231,7 +231,7 @@ def test_the_two_names_of_this_machine_are_its_own(server: Server, ask: Ask) -> 
 
 @pytest.mark.parametrize("hosts", [0, 2])
 def test_a_request_names_one_host(server: Server, hosts: int) -> None:
-    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=20) as stream:
+    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=60) as stream:
         line = f"Host: 127.0.0.1:{server.server_address[1]}\r\n"
         stream.sendall(f"GET /{server.token}/ HTTP/1.1\r\n{line * hosts}\r\n".encode())
         assert stream.recv(1000).startswith(b"HTTP/1.1 403 ")
@@ -255,7 +255,7 @@ def test_only_the_methods_of_an_address_are_answered(ask: Ask) -> None:
 
 def test_what_is_no_http_is_refused(server: Server) -> None:
     for sent in (b"\x16\x03\x01\x02\x00\r\n\r\n", b"GET " + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n"):
-        with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=20) as stream:
+        with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=60) as stream:
             stream.sendall(sent)
             told = stream.recv(65536)
             assert b"Traceback" not in told
@@ -545,7 +545,7 @@ def test_many_may_ask_at_once(ask: Ask) -> None:
 
 
 def test_one_connection_serves_many_requests(server: Server) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=60)
     for row in (0, 1, 2):
         connection.request("GET", f"/{server.token}/api/cards?rows={row}")
         assert json.loads(connection.getresponse().read())[0]["row"] == row
@@ -626,10 +626,10 @@ def test_ctrl_c_ends_the_command_cleanly(run: Run) -> None:
     ) as child:
         assert child.stdout is not None
         lines = [child.stdout.readline().strip() for _ in range(3)]
-        with urllib.request.urlopen(lines[1], timeout=20) as page:
+        with urllib.request.urlopen(lines[1], timeout=60) as page:
             assert page.status == 200
         os.killpg(child.pid, signal.SIGINT)
-        out, err = child.communicate(timeout=20)
+        out, err = child.communicate(timeout=60)
     assert lines[0] == f"{run.path} is served at"
     assert lines[2] == "Ctrl-C ends it"
     assert (child.returncode, out, err) == (0, "", "preparing the page\nended\n")

@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vlitqc import profiles
+from vlitqc.engine import dataset
 from vlitqc.engine.features import ShardFeatures
 from vlitqc.engine.run import Run, score
 from vlitqc.engine.shards import folder, read_done
@@ -425,7 +426,10 @@ def test_no_secret_can_be_in_a_profile(
         assert "sk-never-written" not in path.read_text()
 
 
-def test_tables_of_a_part_keep_the_order_of_the_parts(run: Callable[..., Run]) -> None:
+def test_tables_of_a_part_keep_the_order_of_the_parts(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "PART_ROWS", 1)
     finished = run()
     parts = sorted((finished.path / "scores").glob("part-*.parquet"))
     assert len(parts) > 1

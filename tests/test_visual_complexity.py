@@ -13,7 +13,9 @@ from skimage.color import rgb2lab
 
 from vlitqc.testing import check_order_and_batching, check_scores, check_spec
 from vlitqc.types import Batch, Image, Media, ModelRef, Origin, Rgb, Sample, Scale, Score, Turn
+from vlitqc_metrics._algorithms import picture_threads
 from vlitqc_metrics._algorithms import visual_complexity as module
+from vlitqc_metrics._algorithms.picture_threads import each_picture
 from vlitqc_metrics._algorithms.visual_complexity import visual_complexity
 from vlitqc_metrics.visual_complexity import VisualComplexity
 
@@ -175,3 +177,16 @@ def test_with_a_model_values_and_scale_are_the_models() -> None:
     # 512 px of a picture's shorter side are to be seen, not of its longest; and what a picture is decoded at may
     # not depend on whether the metric runs, so that the class, which knows no model, asks for the same.
     assert (metric.spec.image_side, VisualComplexity.spec.image_side) == (2048, 2048)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_several_pictures_at_once_have_the_values_of_each_alone(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picture_threads, "THREADS", threads)
+    rng = np.random.default_rng(0)
+    many = [rng.integers(0, 256, (40 + 7 * i, 64, 3), dtype=np.uint8) for i in range(7)]
+    assert each_picture(visual_complexity, many) == [visual_complexity(pixels) for pixels in many]
+    assert each_picture(visual_complexity, []) == []
+    with pytest.raises(ValueError, match="expected a non-empty uint8 array"):
+        each_picture(visual_complexity, [*many, np.zeros((0, 4, 3), np.uint8)])

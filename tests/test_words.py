@@ -10,6 +10,12 @@ from hypothesis import strategies as st
 from vlitqc_metrics._algorithms.words import content_word_ids, content_words, stop_words
 
 
+def test_the_stop_words_are_those_of_spacy() -> None:
+    from spacy.lang.en.stop_words import STOP_WORDS
+
+    assert stop_words() == STOP_WORDS | {"wo", "sha"}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -60,16 +60,32 @@ class Entry:
 
 
 @cache
+def _points() -> tuple[tuple[str, EntryPoint], ...]:
+    """Every entry point of a group of ours in this environment, with the name of its distribution.
+
+    A distribution whose files cannot be read, for instance because they are not UTF-8, has none.
+    """
+    found: list[tuple[str, EntryPoint]] = []
+    for distribution in distributions():
+        try:
+            points = [point for point in distribution.entry_points if point.group.startswith("vlitqc.")]
+            if points:
+                # Asking for the name parses the distribution's metadata, which takes long where there are hundreds.
+                owner = distribution.name
+                found += [(owner, point) for point in points]
+        except (UnicodeDecodeError, TypeError):  # importlib's own, of a line without "="
+            continue
+    return tuple(found)
+
+
+@cache
 def entries(kind: str) -> dict[str, Entry]:
     """Everything registered under ``kind`` and its subgroups, by name, in the order of the principles.
 
     Raises NameCollision where two entry points share a name.
     """
     found: dict[str, Entry] = {}
-    points = (
-        (distribution.name, point) for distribution in distributions() for point in distribution.entry_points
-    )
-    for owner, point in points:
+    for owner, point in _points():
         if point.group != kind and not point.group.startswith(kind + "."):
             continue
         entry = Entry(point.name, point.group, point.value, owner, point)

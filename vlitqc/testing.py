@@ -20,12 +20,14 @@ from pathlib import PurePath
 from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from vlitqc.types import (
     Batch,
     DatasetMetric,
     DatasetScore,
+    FeatureCache,
     Features,
     FeatureStore,
     FloatArray,
@@ -128,11 +130,17 @@ class MemoryFeatures:
         assert isinstance(found.values, list), f"feature {name} holds vectors, not strings"
         return list(found.values), found.index
 
-    def column(self, name: str) -> list[Any]:
-        """A column of the samples' table. Raises KeyError for one that was not given."""
+    def coded(self, name: str) -> tuple[pa.DictionaryArray, NDArray[np.int64]]:
+        """The same by number."""
+        texts, index = self.strings(name)
+        return pa.array(texts, pa.large_string()).dictionary_encode(), index
+
+    def column(self, name: str, samples: NDArray[np.int64] | None = None) -> list[Any]:
+        """A column of the samples' table, or of these samples. Raises KeyError for one that was not given."""
         if name not in self._columns:
             raise KeyError(f"no column '{name}'; given: {', '.join(sorted(self._columns))}")
-        return list(self._columns[name])
+        values = self._columns[name]
+        return list(values) if samples is None else [values[i] for i in samples.tolist()]
 
     def memo(self, key: Hashable, compute: Callable[[], T]) -> T:
         """The value stored under ``key``, computed on first use."""
@@ -225,6 +233,40 @@ def _picture(kind: int, height: int = 96, width: int = 128) -> Image:
     return Image(name, pixels, None, _sha256(pixels.tobytes()), width, height, "PNG", pixels.nbytes)
 
 
+class MemoryCache:
+    """A ``vlitqc.types.FeatureCache`` in memory, which hands out copies as the one on disk does."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], bytes | str] = {}
+
+    def find(self, space: str, contents: Sequence[str]) -> dict[str, Any]:
+        """The values that are known, by content."""
+        held = {content: self._kept.get((space, content)) for content in contents}
+        return {
+            content: np.frombuffer(value, np.float32) if isinstance(value, bytes) else json.loads(value)
+            for content, value in held.items()
+            if value is not None
+        }
+
+    def keep(self, space: str, values: Mapping[str, Any]) -> None:
+        """Remember the values by content. Raises AssertionError for one of a kind that cannot be kept."""
+        for content, value in values.items():
+            if isinstance(value, np.ndarray):
+                assert value.ndim == 1 and value.dtype == np.float32, (
+                    f"space {space!r}: a vector is kept as float32[d]; got {value.dtype}{list(value.shape)}"
+                )
+                packed: bytes | str = value.tobytes()
+            else:
+                try:
+                    packed = json.dumps(value)
+                except TypeError as error:
+                    raise AssertionError(f"space {space!r}: a value is no JSON: {error}") from error
+                assert json.loads(packed) == value, (
+                    f"space {space!r}: JSON gives another value back than {value!r}; keep lists, not tuples"
+                )
+            self._kept.setdefault((space, content), packed)
+
+
 # ---------------------------------------------------------------- the contract
 
 
@@ -248,6 +290,7 @@ def check_metric(metric: Metric, batch: Batch | None = None) -> None:
         check_features(metric, batch)
         check_feature_order_and_batching(metric, batch)
         check_resolve(metric, batch)
+    check_cached(metric, batch)
 
 
 def check_spec(metric: Metric) -> None:
@@ -310,6 +353,23 @@ def check_order_and_batching(metric: SampleMetric, batch: Batch) -> None:
                 assert _near_scores(whole[i], score), (
                     f"{_name(metric)}: {batch.samples[i].id} gave {whole[i]} in the batch and {score} {what}"
                 )
+
+
+def check_cached(metric: Metric, batch: Batch) -> None:
+    """The values are the same without a cache, with an empty one, and with what that one kept."""
+    cache = MemoryCache()
+    told = f"{_name(metric)}: with a cache, {{}}, the values differ; Batch.once needs a space of its own for each kind"
+    if isinstance(metric, SampleMetric):
+        plain = _scores(metric, batch)
+        for state in ("empty", "filled"):
+            found = metric.score(_fresh(batch, cache))
+            assert all(map(_near_scores, plain, found)), told.format(state)
+    else:
+        features = metric.features(_fresh(batch))
+        for state in ("empty", "filled"):
+            assert _near_features(features, metric.features(_fresh(batch, cache)), TOLERANCE), told.format(
+                state
+            )
 
 
 def check_features(metric: DatasetMetric, batch: Batch) -> None:
@@ -408,8 +468,9 @@ def _resolved(metric: DatasetMetric, store: FeatureStore, what: str) -> DatasetS
     assert not unknown, f"{where}: columns {sorted(unknown)} are not in spec.columns {spec.columns}"
     for name, column in score.columns.items():
         assert len(column) == store.n_samples, f"{where}: column {name} has {len(column)} values"
+        values = column.to_pylist() if isinstance(column, pa.Array) else column
         odd = [
-            value for value in column if value is not None and isinstance(value, str) != (name in spec.texts)
+            value for value in values if value is not None and isinstance(value, str) != (name in spec.texts)
         ]
         assert not odd, (
             f"{where}: column {name} holds {odd[0]!r}; spec.texts names the columns of texts, {spec.texts}"
@@ -464,9 +525,9 @@ def _take(batch: Batch, indices: Sequence[int]) -> Batch:
     return Batch(taken(batch.samples), taken(batch.images), taken(batch.clips))
 
 
-def _fresh(batch: Batch) -> Batch:
+def _fresh(batch: Batch, cache: FeatureCache | None = None) -> Batch:
     # A memo of its own, so that an answer is computed and not remembered.
-    return Batch(batch.samples, batch.images, batch.clips)
+    return Batch(batch.samples, batch.images, batch.clips, cache=cache)
 
 
 def _scores(metric: SampleMetric, batch: Batch) -> list[Score]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, ru
 if TYPE_CHECKING:
     # numpy takes longer to import than the whole of "vlitqc --help"; values need it, names do not.
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
 
 FloatArray: TypeAlias = "NDArray[np.float32]"
@@ -165,15 +167,17 @@ Record = Sample | Unreadable
 class Image:
     """A picture after decoding, or the reason why there is none.
 
-    Exactly one of ``pixels`` and ``fault`` is set. ``width`` and ``height`` are those of the file, upright,
-    before any reduction; ``pixels`` may be smaller. ``sha256`` is over the file's bytes ("" if unread).
+    Exactly one of ``pixels`` and ``fault`` is set, so that ``fault`` tells at no cost whether the picture can be
+    used. ``source`` is the pixels, or the function that decodes them, where nobody may need them. ``width`` and
+    ``height`` are those of the file, upright, before any reduction; ``pixels`` may be smaller: ``side`` is the
+    longest side that decoding was to leave (0: whatever it was). ``sha256`` is over the file's bytes ("" if unread).
     ``frames`` counts the frames or pages of the file, of which ``pixels`` are the first; for GIF and TIFF, which
     tell their number only by reading them all, 2 stands for several. ``retry`` tells a fault that may pass (no
     memory, a file that was being written) from one that stays.
     """
 
     reference: str
-    pixels: Rgb | None = field(repr=False)
+    source: Rgb | Callable[[], Rgb] | None = field(repr=False)
     fault: str | None
     sha256: str = ""
     width: int = 0
@@ -182,6 +186,17 @@ class Image:
     n_bytes: int = 0
     frames: int = 1
     retry: bool = False
+    side: int = 0
+
+    @property
+    def pixels(self) -> Rgb | None:
+        """The decoded picture; the first access may decode it, and then raises whatever decoding raises."""
+        return self.source() if callable(self.source) else self.source
+
+    @property
+    def content(self) -> str:
+        """Names the pixels: equal contents have equal pixels."""
+        return f"{self.sha256}-{self.side}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +266,9 @@ class DatasetScore:
     """The data set's value of one metric, or the reason why there is none.
 
     ``interval`` is the 95% interval; it rests on ``n_scored`` of ``n_total`` samples; ``details`` is JSON-able;
-    ``columns`` adds one value a sample to the table of scores, keyed by column name, in row order (``None``
-    where a sample has none). ``missing`` says why: one text a sample (None where only ``reason`` tells), or one for
-    all, which holds where there is no ``reason``.
+    ``columns`` adds one value a sample to the table of scores, keyed by column name, in row order (``None`` or null
+    where a sample has none, and NaN in an array). ``missing`` says why: one text a sample (None where only ``reason``
+    tells), or one for all, which holds where there is no ``reason``. Either may be an array of NumPy or Arrow.
     """
 
     value: float | None = None
@@ -262,8 +277,8 @@ class DatasetScore:
     n_scored: int = 0
     n_total: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
-    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    missing: str | Sequence[str | None] = NOT_APPLICABLE
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    missing: str | Sequence[str | None] | pa.Array = NOT_APPLICABLE
     issues: Sequence[Issue] = ()
 
     def __post_init__(self) -> None:
@@ -363,11 +378,36 @@ class Features:
     retry: bool = False
 
 
+class Clock(Protocol):
+    """Told what the time goes to."""
+
+    def measure(self, kind: str, name: str) -> AbstractContextManager[None]:
+        """Counts the time inside under ``name``; ``kind`` is "stage", "metric" or "model"."""
+        ...
+
+
+class FeatureCache(Protocol):
+    """Values of contents that survive the run: what a model said of a text or a picture once.
+
+    A value is a finite vector ``float32[d]``, or what JSON gives back equal: texts, finite floats, whole numbers,
+    lists, tables with texts for keys. Neither method raises: a cache that cannot be used finds nothing and keeps
+    nothing, and a value of another kind (a tuple, a number of NumPy, a vector of another type) is not kept.
+    """
+
+    def find(self, space: str, contents: Sequence[str]) -> dict[str, Any]:
+        """The values that are known, by content."""
+        ...
+
+    def keep(self, space: str, values: Mapping[str, Any]) -> None:
+        """Remember the values by content."""
+        ...
+
+
 class Batch:
-    """Samples with their pictures, decoded once, and a memo so that no feature is computed twice.
+    """Samples with their pictures, and a memo so that no feature is computed twice.
 
     ``images[i][j]`` is picture ``j`` of ``samples[i]``, and ``clips[i][j]`` its video or sound ``j``. Without
-    ``clips``, none were looked at.
+    ``clips``, none were looked at. ``cache`` remembers beyond the batch; ``clock`` is told how long models took.
     """
 
     def __init__(
@@ -375,6 +415,9 @@ class Batch:
         samples: Sequence[Sample],
         images: Sequence[Sequence[Image]],
         clips: Sequence[Sequence[Clip]] | None = None,
+        *,
+        cache: FeatureCache | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.samples = tuple(samples)
         self.images = tuple(tuple(row) for row in images)
@@ -382,6 +425,8 @@ class Batch:
         for rows, what in ((self.images, "pictures"), (self.clips, "clips")):
             if len(rows) != len(self.samples):
                 raise ValueError(f"{len(self.samples)} samples but {len(rows)} rows of {what}")
+        self.cache = cache
+        self.clock = clock
         self._memo: dict[Hashable, Any] = {}
 
     def __len__(self) -> int:
@@ -394,16 +439,58 @@ class Batch:
         value: T = self._memo[key]
         return value
 
+    def once(
+        self,
+        space: str,
+        contents: Sequence[str],
+        compute: Callable[[list[int]], Sequence[T]],
+        *,
+        model: str = "",
+        is_fault: Callable[[T], bool] | None = None,
+    ) -> list[T]:
+        """One value a content, in order; each distinct content is computed once, in this run or an earlier one.
+
+        ``compute`` gets those that nobody has a value of, as indices into ``contents`` of their first appearances,
+        in one call, and not at all where there are none. ``space`` says what the value is and by what model,
+        exactly: the method with ``ModelRef.sha256``, or the metric's name and version where no model takes part.
+        ``contents`` are texts, or ``Image.content``. A value is what ``FeatureCache`` can keep;
+        one for which ``is_fault`` holds is forgotten with the batch. ``model`` is the name under which the time goes.
+        """
+        known: dict[str, T] = self.memo(("once", space), dict)
+        new = [text for text in dict.fromkeys(contents) if text not in known]
+        if new and self.cache is not None:
+            known |= self.cache.find(space, new)
+            new = [text for text in new if text not in known]
+        if new:
+            wanted = set(new)
+            first: dict[str, int] = {}
+            for i, text in enumerate(contents):
+                if text in wanted:
+                    first.setdefault(text, i)
+            with self.timed(model or space):
+                found = dict(zip(first, compute(list(first.values())), strict=True))
+            known |= found
+            if self.cache is not None:
+                self.cache.keep(
+                    space, {k: v for k, v in found.items() if is_fault is None or not is_fault(v)}
+                )
+        return [known[text] for text in contents]
+
+    def timed(self, model: str) -> AbstractContextManager[None]:
+        """Within it the time is the model's."""
+        return nullcontext() if self.clock is None else self.clock.measure("model", model)
+
     def distinct_images(self) -> dict[str, Image]:
         """Readable pictures of the batch by content hash: what an image model needs to see, once each."""
         return self.memo(
             "distinct_images",
-            lambda: {image.sha256: image for row in self.images for image in row if image.pixels is not None},
+            lambda: {image.sha256: image for row in self.images for image in row if image.fault is None},
         )
 
-    def part(self, i: int) -> Batch:
-        """The batch of sample ``i`` alone, with a memo of its own."""
-        return Batch(self.samples[i : i + 1], self.images[i : i + 1], self.clips[i : i + 1])
+    def part(self, start: int, end: int | None = None) -> Batch:
+        """The batch of sample ``start`` alone, or of those from it to before ``end``, with a memo of its own."""
+        at = slice(start, start + 1 if end is None else end)
+        return Batch(self.samples[at], self.images[at], self.clips[at], cache=self.cache, clock=self.clock)
 
 
 class FeatureStore(Protocol):
@@ -424,11 +511,18 @@ class FeatureStore(Protocol):
         ...
 
     def strings(self, name: str) -> tuple[list[str], NDArray[np.int64]]:
-        """``r`` strings and the sample of each, ``int64[r]``."""
+        """``r`` strings and the sample of each, ``int64[r]``: one object each, gigabytes where there are millions."""
         ...
 
-    def column(self, name: str) -> list[Any]:
-        """A column of the samples' own table (``id``, ``sha256``, ``line``, a metric), length ``n_samples``."""
+    def coded(self, name: str) -> tuple[pa.DictionaryArray, NDArray[np.int64]]:
+        """The same strings by number, in little memory: string ``i`` is ``dictionary[indices[i]]``.
+
+        No string is twice in the dictionary, which is in the order of first appearance.
+        """
+        ...
+
+    def column(self, name: str, samples: NDArray[np.int64] | None = None) -> list[Any]:
+        """A column of the samples' own table (``id``, ``sha256``, ``line``, a metric): of all samples, or of these."""
         ...
 
     def memo(self, key: Hashable, compute: Callable[[], T]) -> T:
@@ -657,6 +751,23 @@ class TextEncoder(Model, Protocol):
 
     def sentences(self, text: str) -> list[str]:
         """The text in pieces that fit the model's context whole; never empty for text with a word in it."""
+        ...
+
+
+@runtime_checkable
+class StagedTextEncoder(TextEncoder, Protocol):
+    """A text encoder with ``encode_texts(x) == from_text_stage(text_stage.encode_texts(x))``.
+
+    Two encoders whose stages have equal refs need one pass for a text, not two.
+    """
+
+    @property
+    def text_stage(self) -> TextEncoder:
+        """The encoder whose rows it reads; another one."""
+        ...
+
+    def from_text_stage(self, rows: FloatArray) -> FloatArray:
+        """Unit rows ``float32[n, d]`` from the stage's."""
         ...
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from vlitqc.types import (
     Principle,
 )
 from vlitqc_metrics._algorithms.languages import turn_languages
+from vlitqc_metrics._algorithms.places import issues_at
 from vlitqc_metrics._algorithms.texts import instructions, responses
 
 MEDIA = ("image", "video", "audio")
@@ -136,8 +136,10 @@ class Composition:
                     "seconds": quantiles(seconds),
                 }
         if self.language_model is not None:
-            languages, _ = store.strings("languages")
-            details["languages"] = dict(sorted(Counter(languages).items(), key=lambda kv: (-kv[1], kv[0])))
+            coded, _ = store.coded("languages")
+            counts = np.bincount(coded.indices.to_numpy(), minlength=len(coded.dictionary)).tolist()
+            told_in = zip(coded.dictionary.to_pylist(), counts, strict=True)
+            details["languages"] = dict(sorted(told_in, key=lambda kv: (-kv[1], kv[0])))
         return DatasetScore(
             100 * details["text_only_share"],
             n_scored=len(shape),
@@ -153,15 +155,10 @@ def _tally(values: NDArray[Any]) -> dict[str, int]:
 
 
 def _tiny(store: FeatureStore, sizes: NDArray[np.float32], owner: NDArray[np.int64]) -> list[Issue]:
-    tiny = [i for i, size in enumerate(sizes) if size.min() < TINY_SIDE]
-    if not tiny:
+    if not len(sizes):
         return []
-    files, lines, rows, ids = (store.column(name) for name in ("file", "line", "row", "id"))
-    issues = []
-    for i in tiny:
-        sample = int(owner[i])
-        detail = f"a picture is only {sizes[i][0]:.0f} × {sizes[i][1]:.0f} pixels"
-        issues.append(
-            Issue("small_image", "note", detail, files[sample], lines[sample], rows[sample], ids[sample])
-        )
-    return issues
+    tiny = np.flatnonzero(np.asarray(sizes).min(axis=1) < TINY_SIDE)
+    details = [
+        f"a picture is only {width:.0f} × {height:.0f} pixels" for width, height in sizes[tiny].tolist()
+    ]
+    return issues_at(store, "small_image", "note", owner[tiny].tolist(), details)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import unicodedata
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vlitqc.media_tokens import TOKENS, strip_media_tokens
@@ -37,6 +39,8 @@ from vlitqc_metrics._algorithms.batch_embeddings import (
     response_features,
     spoken,
 )
+from vlitqc_metrics._algorithms.mapped import SampleMeans, take
+from vlitqc_metrics._algorithms.numbering import first_like, first_places, numbered, numbered_sets
 
 CONVERSATION = "conversation_sha256"
 FOLDED = "folded_conversation_sha256"
@@ -45,8 +49,14 @@ MEDIA = "other_media"
 WORDS = "shortest_response_words"
 PICTURE_SHA256 = "picture_sha256"
 
+KINDS = ("exact", "near_text")
+
 LONG_RESPONSE = 5
 """Words from which a response says enough by itself: "yes" to two questions is no repetition."""
+
+BLOCK = 32_768
+"""Samples whose vectors are in memory at once, unless more are about the same thing."""
+SMALL = 8
 
 
 def verbatim(text: str) -> str:
@@ -64,12 +74,15 @@ def normalise(text: str) -> str:
 
 
 def near_text_pairs(
-    vectors: FloatArray,
-    context: Sequence[Hashable],
-    instruction: Sequence[str | None],
+    vectors: Callable[[NDArray[np.int64]], FloatArray],
+    context: NDArray[np.int64],
+    instruction: NDArray[np.int64],
     shortest: NDArray[np.int64],
     threshold: float,
-) -> list[tuple[int, int]]:
+    *,
+    max_items: float = 200_000,
+    seed: int = 0,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of samples that say nearly the same about the same thing; chains of them make groups.
 
     Two samples with equal ``context`` (pictures and other media, or the instruction where there are none)
@@ -79,65 +92,101 @@ def near_text_pairs(
     picture are near-duplicates under different questions too.
 
     Args:
-        vectors: ``float32[n, d]``, the mean of the unit vectors of each sample's responses; a row of zeros
+        vectors: gives ``float32[k, d]``, the means of the unit vectors of k samples' responses; a row of zeros
             is a sample without a response, which matches nothing.
-        context: what each sample is about; None is equal to nothing.
-        instruction: a hash of each sample's instructions.
+        context: ``int64[n]``, equal for samples about the same; a negative number is equal to nothing.
+        instruction: ``int64[n]``, equal for samples with the same instructions.
         shortest: ``int64[n]``, words of each sample's shortest response.
         threshold: of the cosine.
+        max_items: of more samples about the same thing a random part of that size is compared.
+        seed: of the draw.
 
     Returns:
-        Pairs (first of a group, other), first < other; each group of a bucket once.
+        ``int64[p, 2]``, pairs (first, other), first < other, sorted and each once, that connect every group; and
+        the samples, ascending, that some other about the same thing was not compared with, since they were not drawn.
     """
+    about = np.flatnonzero(context >= 0)
+    asked = context[about] * (instruction.max(initial=0) + 1) + instruction[about]
+    long = about[shortest[about] >= LONG_RESPONSE]
+    rng = np.random.default_rng(seed)
+    found, undrawn = [np.empty((0, 2), np.int64)], []
+    for members, keys in ((about, asked), (long, context[long])):
+        drawn, sizes, left_out = _buckets(members, keys, max_items, rng)
+        found += _near_within(vectors, drawn, sizes, threshold)
+        undrawn.append(left_out)
+    return np.unique(np.concatenate(found), axis=0), np.unique(np.concatenate(undrawn))
+
+
+def _buckets(
+    members: NDArray[np.int64], keys: NDArray[np.int64], max_items: float, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The members that share a key with another, key by key and ascending, how many have each key, and those left
+    out of ``max_items``."""
+    order = np.argsort(keys, kind="stable")
+    _, sizes = np.unique(keys, return_counts=True)
+    members = members[order[np.repeat(sizes > 1, sizes)]]
+    sizes = sizes[sizes > 1]
+    drawn = np.ones(len(members), np.bool_)
+    ends = np.cumsum(sizes)
+    for k in np.flatnonzero(sizes > max_items):
+        drawn[ends[k] - sizes[k] : ends[k]] = False
+        drawn[ends[k] - sizes[k] + rng.choice(sizes[k], int(max_items), replace=False)] = True
+        sizes[k] = max_items
+    return members[drawn], sizes, members[~drawn]
+
+
+def _near_within(
+    vectors: Callable[[NDArray[np.int64]], FloatArray],
+    members: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    threshold: float,
+) -> Iterator[NDArray[np.int64]]:
+    """Near pairs of members of the same bucket, many buckets at a time."""
     from vlitqc_metrics._algorithms.near_duplicates import near_duplicate_groups
 
-    buckets: dict[Hashable, list[int]] = defaultdict(list)
-    answered: NDArray[np.bool_] = np.asarray(vectors.any(axis=1))
-    for i, about in enumerate(context):
-        if about is not None and answered[i]:
-            buckets[("same instruction", about, instruction[i])].append(i)
-            if shortest[i] >= LONG_RESPONSE:
-                buckets[("long", about)].append(i)
-    pairs = set()
-    for members in buckets.values():
-        if len(members) < 2:
-            continue
-        if len(members) == 2:
-            # Most buckets are pairs, to which a tiled product would only add its preparation.
-            if cosine(vectors[members[0]], vectors[members[1]]) >= threshold:
-                pairs.add((members[0], members[1]))
-            continue
-        groups = near_duplicate_groups(vectors[members], threshold)
-        first: dict[int, int] = {}
-        for i, group in zip(members, groups.tolist(), strict=True):
-            head = first.setdefault(group, i)
-            if head != i:
-                pairs.add((head, i))
-    return sorted(pairs)
+    ends = np.cumsum(sizes)
+    starts = ends - sizes
+    at = 0
+    while at < len(sizes):
+        stop = max(at + 1, int(np.searchsorted(ends, starts[at] + BLOCK, side="right")))
+        mine = members[starts[at] : ends[stop - 1]]
+        rows = vectors(mine)
+        first, size = starts[at:stop] - starts[at], sizes[at:stop]
+        # Most buckets are small, to which a tiled product would only add its preparation.
+        for k in range(2, SMALL + 1):
+            for i, j in itertools.combinations(range(k), 2):
+                left, right = first[size == k] + i, first[size == k] + j
+                near = cosine(rows[left], rows[right]) >= threshold
+                yield np.stack([mine[left[near]], mine[right[near]]], axis=1)
+        for start, n in zip(first[size > SMALL].tolist(), size[size > SMALL].tolist(), strict=True):
+            answered = start + np.flatnonzero(rows[start : start + n].any(axis=1))
+            groups = near_duplicate_groups(rows[answered], threshold)
+            head = first_like(groups)
+            other = np.flatnonzero(head != np.arange(len(head)))
+            yield np.stack([mine[answered[head[other]]], mine[answered[other]]], axis=1)
+        at = stop
 
 
-def cosine(x: FloatArray, y: FloatArray) -> float:
-    """The cosine of two vectors in float64; exactly 1 for equal ones. Neither may be zero."""
+def cosine(x: FloatArray, y: FloatArray) -> NDArray[np.float64]:
+    """The cosine of each row of ``x`` with that of ``y``: exactly 1 for equal ones, NaN with one of zeros."""
     a, b = x.astype(np.float64), y.astype(np.float64)
-    return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
+    with np.errstate(invalid="ignore"):
+        found: NDArray[np.float64] = (a * b).sum(axis=1) / np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    return found
 
 
-def connected_groups(n: int, pairs: Sequence[tuple[int, int]]) -> list[int | None]:
-    """Group number of each of ``n`` items that ``pairs`` connect, by first member; None for the unconnected."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+def connected_groups(n: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Group number of each of ``n`` items that ``pairs``, ``int64[p, 2]``, connect, by first member; −1 for the
+    unconnected."""
+    from vlitqc_metrics._algorithms.union_find import flatten, union_pairs
 
-    if not pairs:
-        return [None] * n
-    left, right = np.array(pairs).T
-    graph = coo_array((np.ones(len(pairs), dtype=bool), (left, right)), shape=(n, n))
-    components = connected_components(graph, directed=False)[1]
-    sizes = np.bincount(components)
-    numbers: dict[int, int] = {}
-    return [
-        numbers.setdefault(component, len(numbers)) if sizes[component] > 1 else None
-        for component in components.tolist()
-    ]
+    parent = np.arange(n, dtype=np.int64)
+    left, right = np.ascontiguousarray(pairs.T.astype(np.int32))
+    union_pairs(parent, left, right)
+    flatten(parent)
+    # A root is the first member of its group.
+    numbers = np.cumsum(np.bincount(parent, minlength=n) > 1) - 1
+    return np.where(np.bincount(parent, minlength=n)[parent] > 1, numbers[parent], -1)
 
 
 class Duplicates:
@@ -154,7 +203,9 @@ class Duplicates:
     EfficientNet-Lite0: among 110,000 pairs of different photographs the largest cosine was 0.77, and two
     scans of different filled-in forms had 0.94, while nine in ten JPEG copies at quality 85 or crops by 2%
     reach it; strongly reduced copies (a third of the side) mostly do not. Beyond ``max_pictures`` distinct
-    pictures only equal bytes make equal pictures, because the comparison is quadratic.
+    pictures only equal bytes make equal pictures, and of more than ``max_items`` samples about the same thing a
+    random part is looked at for near text, because both comparisons are quadratic; ``near_text_left_out`` counts the
+    others. Either may be infinite.
 
     Embeddings hardly tell "left" from "right", one number from another, or a sentence from its negation, so
     near-duplicates may differ in what matters.
@@ -173,7 +224,7 @@ class Duplicates:
         bounds=(0.0, 100.0),
         higher_is_better=False,
         reduction="every member of a group of duplicates beyond the first counts",
-        version="3",
+        version="4",
         source="vlitqc; Abbas et al. 2023 (SemDeDup) for duplicates by embedding",
         columns=("duplicate_group", "duplicate_kind"),
         texts=("duplicate_kind",),
@@ -186,13 +237,19 @@ class Duplicates:
         image: ImageEncoder | None = None,
         text_threshold: float = 0.9,
         image_threshold: float = 0.95,
-        max_pictures: int = 100_000,
+        max_pictures: float = 100_000,
+        max_items: float = 200_000,
     ) -> None:
+        for name, number in (("max_pictures", max_pictures), ("max_items", max_items)):
+            whole = isinstance(number, int) and not isinstance(number, bool) and number >= 1
+            if not whole and number != float("inf"):
+                raise TypeError(f"{name} must be a whole number from 1, or inf, got {number!r}")
         self.text = text
         self.image = image
         self.text_threshold = text_threshold
         self.image_threshold = image_threshold
         self.max_pictures = max_pictures
+        self.max_items = max_items
 
     def features(self, batch: Batch) -> Mapping[str, Features]:
         """Hashes of conversations, instructions and other media, response lengths, and the embeddings."""
@@ -227,128 +284,126 @@ class Duplicates:
         """
         n = store.n_samples
         keys = _by_sample(store, CONVERSATION)
-        n_scored = n - keys.count(None)
+        n_scored = int(np.count_nonzero(keys >= 0))
         if n_scored == 0:
             return DatasetScore(reason="no sample", n_total=n)
-        original = _firsts(keys)
-        folded = _firsts(_by_sample(store, FOLDED))
-        pairs = [(first, i) for same in (original, folded) for i, first in enumerate(same) if first != i]
+        original = first_like(keys)
+        pairs = [_with_first(original), _with_first(first_like(_by_sample(store, FOLDED)))]
 
-        pictures, sample_of = store.strings(
-            PICTURE_SHA256 if self.image is None else picture_hash_feature(self.image)
-        )
-        alike, compared = self._like_pictures(store, pictures)
+        name = PICTURE_SHA256 if self.image is None else picture_hash_feature(self.image)
+        coded, sample_of = store.coded(name)
+        pictures = coded.indices.to_numpy()
+        shown = first_places(pictures)
+        alike, compared = self._like_pictures(store, shown)
+        left_out = np.empty(0, np.int64)
         if self.text is not None:
-            context = _context(store, [alike[p] for p in pictures], sample_of)
-            pairs += near_text_pairs(
-                self._sample_vectors(store, self.text),
-                context,
-                _by_sample(store, INSTRUCTION),
+            instruction = _by_sample(store, INSTRUCTION)
+            context = _context(store, instruction, alike[pictures], sample_of)
+            means = SampleMeans(*store.vectors(response_feature(self.text)), n)
+            near, left_out = near_text_pairs(
+                means,
+                np.where(means.counts > 0, context, -1),
+                instruction,
                 _shortest(store),
                 self.text_threshold,
+                max_items=self.max_items,
+                seed=store.seed,
             )
-        group = connected_groups(n, pairs)
-        kind: list[str | None] = [None] * n
-        head: dict[int, int] = {}
-        issues = _Issues(store)
-        for i, number in enumerate(group):
-            if number is None or head.setdefault(number, i) == i:
-                continue
-            if original[i] != i:
-                kind[i] = "exact"
-                issues.add("exact_duplicate", "error", i, original[i], "same conversation and media as")
-            else:
-                kind[i] = "near_text"
-                issues.add("near_duplicate_text", "warning", i, head[number], "says nearly the same as")
-        notes = _near_image_notes(pictures, sample_of.tolist(), alike)
-        for i, other in notes:
-            if kind[i] is None:
-                issues.add("near_duplicate_image", "note", i, other, "image nearly equals one of")
-        redundant = sum(k is not None for k in kind)
+            pairs.append(near)
+        group = connected_groups(n, np.concatenate(pairs))
+        head = first_like(group)
+        redundant = np.flatnonzero(head != np.arange(n))
+        exact = original[redundant] != redundant
+        notes = _near_image_notes(sample_of[shown], alike)
+        kind = np.full(n, -1, np.int8)
+        kind[redundant] = np.where(exact, 0, 1)
+        said = np.stack([redundant, np.where(exact, original[redundant], head[redundant])], axis=1)
         return DatasetScore(
-            value=100.0 * redundant / n_scored,
+            value=100.0 * len(redundant) / n_scored,
             n_scored=n_scored,
             n_total=n,
             details={
-                "exact": kind.count("exact"),
-                "near_text": kind.count("near_text"),
-                "groups": len(head),
+                "exact": int(np.count_nonzero(exact)),
+                "near_text": int(np.count_nonzero(~exact)),
+                "near_text_left_out": len(left_out),
+                "groups": int(group.max(initial=-1)) + 1,
                 "near_images": len(notes) if compared else None,
                 "near_images_compared": compared,
                 "distinct_images": len(alike),
             },
-            columns={"duplicate_group": group, "duplicate_kind": kind},
-            missing="not a duplicate",
-            issues=issues.found,
+            columns={
+                "duplicate_group": pa.array(group, mask=group < 0),
+                "duplicate_kind": pa.DictionaryArray.from_arrays(pa.array(kind, mask=kind < 0), KINDS),
+            },
+            missing=_why_none(n, left_out),
+            issues=_issues(store, said, exact, notes[kind[notes[:, 0]] < 0]),
         )
 
-    def _like_pictures(self, store: FeatureStore, pictures: list[str]) -> tuple[dict[str, int], bool]:
-        """For every distinct picture the number of its near-duplicate group, and whether they were compared."""
+    def _like_pictures(self, store: FeatureStore, shown: NDArray[np.int64]) -> tuple[NDArray[np.int64], bool]:
+        """The near-duplicate group of every distinct picture, in the order of their first rows, and whether they
+        were compared."""
         from vlitqc_metrics._algorithms.near_duplicates import near_duplicate_groups
 
-        first: dict[str, int] = {}
-        for row, picture in enumerate(pictures):
-            first.setdefault(picture, row)
-        if self.image is None or len(first) > self.max_pictures:
-            return {picture: number for number, picture in enumerate(first)}, False
-        if not first:
-            return {}, True
-        rows = store.vectors(picture_feature(self.image))[0][list(first.values())]
-        groups = near_duplicate_groups(np.asarray(rows, dtype=np.float32), self.image_threshold)
-        return dict(zip(first, groups.tolist(), strict=True)), True
-
-    def _sample_vectors(self, store: FeatureStore, model: TextEncoder) -> FloatArray:
-        """The mean of each sample's response vectors; zeros where it has none."""
-        rows, sample_of = store.vectors(response_feature(model))
-        means = np.zeros((store.n_samples, rows.shape[1]), dtype=np.float32)
-        np.add.at(means, sample_of, rows)
-        count = np.bincount(sample_of, minlength=store.n_samples)
-        means /= np.maximum(count, 1).astype(np.float32)[:, None]
-        return means
+        if self.image is None or len(shown) > self.max_pictures:
+            return np.arange(len(shown)), False
+        if not len(shown):
+            return np.empty(0, np.int64), True
+        rows = take(store.vectors(picture_feature(self.image))[0], shown)
+        return near_duplicate_groups(rows, self.image_threshold), True
 
     @staticmethod
     def _with_images(batch: Batch) -> list[tuple[Sample, tuple[Image, ...]]]:
         return list(zip(batch.samples, batch.images, strict=True))
 
 
-class _Issues:
-    """Issues with the places of their samples."""
+def _issues(
+    store: FeatureStore, said: NDArray[np.int64], exact: NDArray[np.bool_], shown: NDArray[np.int64]
+) -> list[Issue]:
+    """An issue for each (sample, earlier sample) of those that say the same and of those that show nearly the same."""
+    samples = np.unique(np.concatenate([said, shown]))
+    files, lines, rows, ids = (store.column(name, samples) for name in ("file", "line", "row", "id"))
 
-    def __init__(self, store: FeatureStore) -> None:
-        self._places = [store.column(name) for name in ("file", "line", "row", "id")]
-        self.found: list[Issue] = []
+    def issue(kind: str, severity: Severity, at: int, other: int, what: str) -> Issue:
+        detail = f"{what} row {rows[other]} (line {lines[other]}, id {ids[other] or 'none'})"
+        return Issue(
+            kind, severity, detail, str(files[at]), int(lines[at]), int(rows[at]), str(ids[at] or "")
+        )
 
-    def add(self, kind: str, severity: Severity, sample: int, other: int, what: str) -> None:
-        file, line, row, identity = (column[sample] for column in self._places)
-        _, other_line, other_row, other_id = (column[other] for column in self._places)
-        detail = f"{what} row {other_row} (line {other_line}, id {other_id or 'none'})"
-        self.found.append(Issue(kind, severity, detail, str(file), int(line), int(row), str(identity or "")))
-
-
-def _near_image_notes(
-    pictures: list[str], sample_of: list[int], alike: Mapping[str, int]
-) -> list[tuple[int, int]]:
-    """(sample, earlier sample) for the first appearance of each picture that nearly equals an earlier one."""
-    seen: set[str] = set()
-    first_sample: dict[int, int] = {}
-    notes = []
-    for picture, sample in zip(pictures, sample_of, strict=True):
-        if picture in seen:
-            continue
-        seen.add(picture)
-        earlier = first_sample.setdefault(alike[picture], sample)
-        if earlier != sample:
-            notes.append((sample, earlier))
-    return notes
+    found = [
+        issue("exact_duplicate", "error", at, other, "same conversation and media as")
+        if same
+        else issue("near_duplicate_text", "warning", at, other, "says nearly the same as")
+        for (at, other), same in zip(np.searchsorted(samples, said).tolist(), exact.tolist(), strict=True)
+    ]
+    return found + [
+        issue("near_duplicate_image", "note", at, other, "image nearly equals one of")
+        for at, other in np.searchsorted(samples, shown).tolist()
+    ]
 
 
-def _by_sample(store: FeatureStore, name: str) -> list[str | None]:
-    """A feature of one text a sample; None where a sample's features failed."""
-    texts: list[str | None] = [None] * store.n_samples
-    found, index = store.strings(name)
-    for text, sample in zip(found, index.tolist(), strict=True):
-        texts[sample] = text
-    return texts
+def _why_none(n: int, left_out: NDArray[np.int64]) -> str | pa.Array:
+    """Why a sample is no duplicate."""
+    if not len(left_out):
+        return "not a duplicate"
+    code = np.zeros(n, np.int8)
+    code[left_out] = 1
+    reasons = ["not a duplicate", "not among the samples drawn to be compared for near text"]
+    return pa.DictionaryArray.from_arrays(code, reasons)
+
+
+def _near_image_notes(sample_of: NDArray[np.int64], alike: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(sample, earlier sample) for each distinct picture that nearly equals an earlier one, by its first sample."""
+    earlier = sample_of[first_like(alike)]
+    other = np.flatnonzero(earlier != sample_of)
+    return np.stack([sample_of[other], earlier[other]], axis=1)
+
+
+def _by_sample(store: FeatureStore, name: str) -> NDArray[np.int64]:
+    """A feature of one text a sample as numbers, equal for equal texts; −1 where a sample's features failed."""
+    numbers = np.full(store.n_samples, -1, np.int64)
+    coded, index = store.coded(name)
+    numbers[index] = coded.indices.to_numpy()
+    return numbers
 
 
 def _shortest(store: FeatureStore) -> NDArray[np.int64]:
@@ -360,29 +415,34 @@ def _shortest(store: FeatureStore) -> NDArray[np.int64]:
     return words
 
 
-def _context(store: FeatureStore, picture_groups: list[int], sample_of: NDArray[np.int64]) -> list[Hashable]:
-    """What each sample is about: its pictures up to near-duplicates and its other media, or its instruction.
+def _context(
+    store: FeatureStore,
+    instruction: NDArray[np.int64],
+    picture_groups: NDArray[np.int64],
+    sample_of: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """What each sample is about, as a number: its pictures up to near-duplicates and its other media, or its
+    instruction.
 
-    None, which equals nothing, where a sample's features failed.
+    −1, which equals nothing, where a sample's features failed.
     """
-    other = _by_sample(store, MEDIA)
-    instructions = _by_sample(store, INSTRUCTION)
-    groups: list[set[int]] = [set() for _ in range(store.n_samples)]
-    for group, sample in zip(picture_groups, sample_of.tolist(), strict=True):
-        groups[sample].add(group)
-    context: list[Hashable] = []
-    for mine, media, instruction in zip(groups, other, instructions, strict=True):
-        if media is None or instruction is None:
-            context.append(None)
-        else:
-            context.append((tuple(sorted(mine)), media) if mine or media else ("text-only", instruction))
+    coded, index = store.coded(MEDIA)
+    media = np.full(store.n_samples, -1, np.int64)
+    media[index] = coded.indices.to_numpy()
+    # The number of the empty text, which stands for no other media.
+    none = pc.index(coded.dictionary, "").as_py()
+    shown = numbered_sets(store.n_samples, picture_groups, sample_of)
+    text_only = (shown == 0) & (media == none)
+    context = numbered(shown, media)
+    context[text_only] = context.max(initial=-1) + 1 + instruction[text_only]
+    context[(media < 0) | (instruction < 0)] = -1
     return context
 
 
-def _firsts(keys: Sequence[str | None]) -> list[int]:
-    """For every sample the first with its key; itself where it has none."""
-    first_of: dict[str, int] = {}
-    return [i if key is None else first_of.setdefault(key, i) for i, key in enumerate(keys)]
+def _with_first(first: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each item that is not the first of its kind, with the first: ``int64[p, 2]``, (first, other)."""
+    other = np.flatnonzero(first != np.arange(len(first)))
+    return np.stack([first[other], other], axis=1)
 
 
 def _conversation(sample: Sample, images: tuple[Image, ...], as_compared: Callable[[str], str]) -> str:
@@ -393,7 +453,7 @@ def _conversation(sample: Sample, images: tuple[Image, ...], as_compared: Callab
 def _other_media(sample: Sample, images: tuple[Image, ...]) -> str:
     """What cannot be compared by content, by name: videos, sounds, unreadable pictures."""
     names = [f"{media.kind} {media.reference}" for media in sample.media if media.kind != "image"]
-    names += [f"image {image.sha256 or image.reference}" for image in images if image.pixels is None]
+    names += [f"image {image.sha256 or image.reference}" for image in images if image.fault is not None]
     return _hash(names) if names else ""
 
 

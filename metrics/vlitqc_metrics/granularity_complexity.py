@@ -59,7 +59,13 @@ class GranularityComplexity:
         foreign = self.known.foreign(batch, "instruction")
         flat = [code for row in foreign for code in row]
         spoken = [i for i, text in enumerate(texts) if text and flat[i] is None]
-        elements = self.parser.elements([texts[i] for i in spoken])
+        asked = [texts[i] for i in spoken]
+        elements = batch.once(
+            f"elements: {self.parser.ref}",
+            asked,
+            lambda at: self.parser.elements([asked[i] for i in at]),
+            model=self.parser.ref.name,
+        )
         means = mean_count(elements, index[spoken], len(batch))
         return [
             Score(reason=self.known.reason(codes, "no instruction text")) if mean is None else Score(mean)

@@ -8,7 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from vlitqc.types import Batch, ConditionalLanguageModel, MetricSpec, Principle, Score, TextLikelihood
-from vlitqc_metrics._algorithms.texts import instructions, responses, side_likelihoods
+from vlitqc_metrics._algorithms.texts import (
+    conditional_likelihoods,
+    instructions,
+    responses,
+    side_likelihoods,
+)
 
 PLACE = "{instruction}"
 
@@ -112,6 +117,6 @@ class IFD:
         ]
         measured = [i for i, reason in enumerate(reasons) if reason is None]
         prompts = [self.template.replace(PLACE, asked[i]) for i in measured]
-        found = self.lm.conditional(prompts, [answered[i] for i in measured])
+        found = conditional_likelihoods(batch, self.lm, prompts, [answered[i] for i in measured])
         after = dict(zip(measured, found, strict=True))
         return [(alone[i], after[i]) if reason is None else reason for i, reason in enumerate(reasons)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vlitqc.types import Batch, ImageScorer, MetricSpec, Principle, Rgb, Score
+from vlitqc_metrics._algorithms.picture_threads import each_picture
 from vlitqc_metrics._algorithms.pictures import score_pictures
 
 
@@ -48,4 +49,4 @@ class ImageReadability:
 def _classical(pictures: list[Rgb]) -> list[float]:
     from vlitqc_metrics._algorithms.image_quality import image_readability
 
-    return [image_readability(pixels) for pixels in pictures]
+    return each_picture(image_readability, pictures)

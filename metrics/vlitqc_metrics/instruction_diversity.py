@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 
 from vlitqc.analysis.bootstrap import REPLICATES, percentile_interval
 from vlitqc.types import (
@@ -90,18 +91,21 @@ class InstructionDiversity(TaskMetric):
         """Clusters per task, averaged."""
         stored = stored_tasks(store, self.tagger, self.known)
         _, index = stored.known()
-        texts, _ = store.strings(TEXTS)
-        by_task: dict[str, list[str]] = defaultdict(list)
-        for tag, turn in zip(stored.tags, stored.turns, strict=True):
+        texts, _ = store.coded(TEXTS)
+        by_task: dict[str, list[int]] = defaultdict(list)
+        for tag, turn in zip(stored.tags, stored.turns.tolist(), strict=True):
             if tag.task is not None:
-                by_task[tag.task].append(texts[turn])
+                by_task[tag.task].append(turn)
         if not by_task:
             return DatasetScore(reason=stored.why_none(), n_total=store.n_samples)
         clusters = {
             task: word_clusters(
-                of_task, min_words=self.min_words, global_step=self.global_step, seed=store.seed
+                _texts_of(texts, turns),
+                min_words=self.min_words,
+                global_step=self.global_step,
+                seed=store.seed,
             )
-            for task, of_task in sorted(by_task.items())
+            for task, turns in sorted(by_task.items())
         }
         counts = np.array([len(found) for found in clusters.values()], np.float64)
         draws = np.random.default_rng(store.seed).integers(0, len(counts), (REPLICATES, len(counts)))
@@ -116,3 +120,11 @@ class InstructionDiversity(TaskMetric):
                 **stored.left_out.details(),
             },
         )
+
+
+def _texts_of(texts: pa.DictionaryArray, turns: list[int]) -> list[str]:
+    """The texts of some turns, one object for equal ones."""
+    numbers, places = np.unique(texts.indices.to_numpy()[turns], return_inverse=True)
+    distinct = np.array(texts.dictionary.take(numbers).to_pylist(), object)
+    found: list[str] = distinct[places].tolist()
+    return found

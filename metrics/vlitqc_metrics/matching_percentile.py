@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from vlitqc.analysis.bootstrap import bootstrap_mean
@@ -28,6 +29,8 @@ from vlitqc_metrics._algorithms.batch_embeddings import (
     picture_hash_feature,
 )
 from vlitqc_metrics._algorithms.languages import KnownLanguages, LeftOut
+from vlitqc_metrics._algorithms.mapped import release
+from vlitqc_metrics._algorithms.numbering import first_places
 
 FEWEST_OTHERS = 20
 """With fewer other pictures a percentile has steps of over 5 points and says little."""
@@ -40,7 +43,7 @@ def matching_percentiles(
     response_sample: NDArray[np.int64],
     pictures: FloatArray,
     distinct: NDArray[np.int64],
-    own: list[NDArray[np.int64]],
+    own: Sequence[NDArray[np.int64]],
     *,
     n_others: int = 200,
     seed: int = 0,
@@ -93,8 +96,25 @@ def matching_percentiles(
             tied = np.abs(rivals - best) <= 1e-6
             total[i] += 100.0 * ((rivals < best) & ~tied).mean() + 50.0 * tied.mean()
             count[i] += 1
+        if start % (16 * _BLOCK) == 0:
+            release(responses)
+            release(pictures)
     with np.errstate(invalid="ignore"):
         return total / count
+
+
+class _OfSamples(Sequence[NDArray[np.int64]]):
+    """For each of ``n`` samples those of ``items`` that are its own; ``sample_of`` is non-decreasing."""
+
+    def __init__(self, items: NDArray[np.int64], sample_of: NDArray[np.int64], n: int) -> None:
+        self._items = items
+        self._starts = np.searchsorted(sample_of, np.arange(n + 1))
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._items[self._starts[i] : self._starts[i + 1]]
 
 
 class MatchingPercentile:
@@ -145,30 +165,27 @@ class MatchingPercentile:
         n = store.n_samples
         responses, response_sample = store.vectors(self._responses)
         vectors, picture_sample = store.vectors(picture_feature(self.model))
-        hashes, _ = store.strings(picture_hash_feature(self.model))
+        coded, _ = store.coded(picture_hash_feature(self.model))
         left_out = self.known.left_out(store, "response")
         missing = self._missing(left_out, response_sample, picture_sample, n)
         none = "no sample has both a readable image and a response"
         if not len(responses) or not len(vectors):
             reason = none if len(responses) else left_out.reason(none)
             return DatasetScore(reason=reason, n_total=n, missing=missing)
-        first: dict[str, int] = {}
-        picture_of = [first.setdefault(sha256, row) for row, sha256 in enumerate(hashes)]
+        picture = coded.indices.to_numpy()
+        first = first_places(picture)
         if len(first) - 1 < FEWEST_OTHERS:
             return DatasetScore(
                 reason=f"fewer than {FEWEST_OTHERS} other images to compare with ({len(first) - 1})",
                 n_total=n,
                 missing=missing,
             )
-        own: list[list[int]] = [[] for _ in range(n)]
-        for picture, sample in zip(picture_of, picture_sample.tolist(), strict=True):
-            own[sample].append(picture)
         values = matching_percentiles(
             responses,
             response_sample,
             vectors,
-            np.array(list(first.values()), dtype=np.int64),
-            [np.array(mine, dtype=np.int64) for mine in own],
+            first,
+            _OfSamples(first[picture], picture_sample, n),
             n_others=self.n_others,
             seed=store.seed,
         )
@@ -186,7 +203,7 @@ class MatchingPercentile:
                 "share_below_50": float((scored < 50).mean()),
                 **left_out.details(),
             },
-            columns={self.spec.name: [float(v) if np.isfinite(v) else None for v in values]},
+            columns={self.spec.name: pa.array(values, from_pandas=True)},
             missing=missing,
         )
 
@@ -198,11 +215,14 @@ class MatchingPercentile:
         n: int,
     ) -> list[str | None]:
         """What each sample lacks for a percentile, if anything."""
-        answered, pictured = set(response_sample.tolist()), set(picture_sample.tolist())
-        unanswered = left_out.missing(n, "no response")
+        answered, pictured = (
+            (np.bincount(having, minlength=n) > 0).tolist() for having in (response_sample, picture_sample)
+        )
         return [
-            "no readable picture" if i not in pictured else None if i in answered else unanswered[i]
-            for i in range(n)
+            "no readable picture" if not shown else None if said else unanswered
+            for shown, said, unanswered in zip(
+                pictured, answered, left_out.missing(n, "no response"), strict=True
+            )
         ]
 
     @property

@@ -27,6 +27,7 @@ class ObjectDiversity:
         reduction="distinct categories over a sample's pictures; mean over samples",
         version="4",
         source="section 4.2.3 of the paper (YOLO-World; Cheng et al. 2024)",
+        image_side=1280,
         parts=("instances",),
         notes=("boxes",),
     )

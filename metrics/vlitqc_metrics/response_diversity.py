@@ -85,12 +85,12 @@ class ResponseDiversity:
         rows, sample_of = store.vectors(response_feature(self.encoder))
         n = store.n_samples
         left_out = self.known.left_out(store, "response", sample_of)
-        if left_out.codes:
-            rows, sample_of = rows[~left_out.rows], sample_of[~left_out.rows]
+        items = np.flatnonzero(~left_out.rows)
+        sample_of = sample_of[items]
         missing = left_out.missing(n, "no response")
-        if not len(rows):
+        if not len(items):
             return DatasetScore(reason=left_out.reason("no response text"), n_total=n, missing=missing)
-        found = cluster(rows, self.density, seed=store.seed)
+        found = cluster(rows, self.density, seed=store.seed, items=items if left_out.codes else None)
         score = summarise(
             found,
             sample_of,

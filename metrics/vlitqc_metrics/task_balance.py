@@ -7,6 +7,7 @@ import numpy as np
 from vlitqc.analysis.bootstrap import bootstrap_counts
 from vlitqc.analysis.diversity import gini, imbalance_ratio, normalised_entropy, percent_variance
 from vlitqc.types import Batch, DatasetScore, Features, FeatureStore, Issue, MetricSpec, Principle
+from vlitqc_metrics._algorithms.places import issues_at
 from vlitqc_metrics._algorithms.tasks import TaskMetric, count_tasks, stored_tasks, tag_tasks
 
 RARE_SHARE = 0.02
@@ -51,7 +52,7 @@ class TaskBalance(TaskMetric):
         return DatasetScore(
             percent_variance(numbers),
             interval=bootstrap_counts(numbers, percent_variance, seed=store.seed),
-            n_scored=len(set(index.tolist())),
+            n_scored=len(np.unique(index)),
             n_total=store.n_samples,
             details={
                 "gini": gini(numbers),
@@ -69,14 +70,12 @@ def _rare_issues(
 ) -> list[Issue]:
     if not rare:
         return []
-    files, lines, rows, ids = (store.column(name) for name in ("file", "line", "row", "id"))
-    issues: list[Issue] = []
     told = dict.fromkeys(rare, 0)
-    for task, sample in zip(tasks, index.tolist(), strict=True):
+    details: list[str] = []
+    samples: list[int] = []
+    for i, task in enumerate(tasks):
         if task in rare and told[task] < RARE_EXAMPLES:
             told[task] += 1
-            detail = f"task {task} has {rare[task]} of {total} instructions"
-            issues.append(
-                Issue("rare_task", "note", detail, files[sample], lines[sample], rows[sample], ids[sample])
-            )
-    return issues
+            details.append(f"task {task} has {rare[task]} of {total} instructions")
+            samples.append(int(index[i]))
+    return issues_at(store, "rare_task", "note", samples, details)

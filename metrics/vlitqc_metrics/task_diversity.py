@@ -19,6 +19,7 @@ from vlitqc.types import (
     Principle,
     Tagger,
 )
+from vlitqc_metrics._algorithms.places import issues_at
 from vlitqc_metrics._algorithms.tasks import (
     StoredTasks,
     TaskMetric,
@@ -109,7 +110,7 @@ class TaskDiversity(TaskMetric):
         return DatasetScore(
             float(len(retained(counts, self.at_least))),
             interval=interval,
-            n_scored=len(set(index.tolist())),
+            n_scored=len(np.unique(index)),
             n_total=store.n_samples,
             details=details,
             columns={"task": task_of_samples(tasks, index, store.n_samples)},
@@ -121,11 +122,6 @@ class TaskDiversity(TaskMetric):
 def _untagged_issues(store: FeatureStore, stored: StoredTasks) -> list[Issue]:
     """One issue a sample, with the cause of its first failure."""
     # Later entries of a dict win, so the first failure of a sample comes last.
-    failures = dict(reversed(stored.failures()))
-    if not failures:
-        return []
-    files, lines, rows, ids = (store.column(name) for name in ("file", "line", "row", "id"))
-    return [
-        Issue("untagged", "warning", f"no task: {why}", files[i], lines[i], rows[i], ids[i])
-        for i, why in sorted(failures.items())
-    ]
+    failures = sorted(dict(reversed(stored.failures())).items())
+    samples = [sample for sample, _ in failures]
+    return issues_at(store, "untagged", "warning", samples, [f"no task: {why}" for _, why in failures])

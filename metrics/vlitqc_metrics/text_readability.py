@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from vlitqc.types import Batch, LanguageModel, MetricSpec, Principle, Score, TextLikelihood
 from vlitqc_metrics._algorithms.languages import told_turns
 
@@ -31,10 +29,10 @@ def sample_score(turns: Sequence[tuple[TextLikelihood, TextLikelihood]]) -> Scor
         "slor": [t.slor for t in texts if t.slor is not None],
         "oov_share": [t.oov_share for t in texts if t.oov_share is not None],
     }
-    means = {name: float(np.mean(values)) for name, values in parts.items() if values}
+    means = {name: math.fsum(values) / len(values) for name, values in parts.items() if values}
     if "mean_logp" in means:
         means["token_probability"] = math.exp(means["mean_logp"])
-    return Score(float(np.mean(lows)), parts=means)
+    return Score(math.fsum(lows) / len(lows), parts=means)
 
 
 class TextReadability:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vlitqc.types import Batch, ImageScorer, MetricSpec, Principle, Rgb, Score
+from vlitqc_metrics._algorithms.picture_threads import each_picture
 from vlitqc_metrics._algorithms.pictures import score_pictures
 
 
@@ -49,4 +50,4 @@ class VisualComplexity:
 def _classical(pictures: list[Rgb]) -> list[float]:
     from vlitqc_metrics._algorithms.visual_complexity import visual_complexity
 
-    return [visual_complexity(pixels) for pixels in pictures]
+    return each_picture(visual_complexity, pictures)

@@ -22,6 +22,7 @@ from vlitqc_metrics._algorithms.cluster_summary import (
     summarise,
     why_unlabelled,
 )
+from vlitqc_metrics._algorithms.numbering import first_places
 
 
 class VisualSemanticDiversity:
@@ -64,20 +65,18 @@ class VisualSemanticDiversity:
     def resolve(self, store: FeatureStore) -> DatasetScore:
         """Clusters the distinct pictures; the column holds the cluster of each sample's first picture."""
         rows, sample_of = store.vectors(picture_feature(self.encoder))
-        hashes, _ = store.strings(picture_hash_feature(self.encoder))
+        coded, _ = store.coded(picture_hash_feature(self.encoder))
         n = store.n_samples
         if not len(rows):
             return DatasetScore(reason="no readable image", n_total=n)
-        _, first, which = np.unique(hashes, return_index=True, return_inverse=True)
         # In the order of their first appearance, so that cluster numbers follow the data.
-        order = np.argsort(first)
-        rank = np.empty_like(order)
-        rank[order] = np.arange(len(order))
-        found = cluster(rows, self.density, seed=store.seed, items=first[order])
-        of_row = found.labels[rank[which]]
+        picture = coded.indices.to_numpy()
+        first = first_places(picture)
+        found = cluster(rows, self.density, seed=store.seed, items=first)
+        of_row = found.labels[picture]
         return summarise(
             found,
-            np.arange(len(order), dtype=np.int64),
+            np.arange(len(first), dtype=np.int64),
             self.density,
             float,
             n_scored=len(np.unique(sample_of[of_row != UNLABELLED])),

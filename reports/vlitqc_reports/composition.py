@@ -377,15 +377,16 @@ def _correlations(run: ReportableRun, metrics: Mapping[str, Mapping[str, Any]]) 
 
 
 def _pairs(columns: Sequence[tuple[str, NDArray[np.float64]]]) -> tuple[tuple[Pair, ...], ...]:
-    from scipy.stats import false_discovery_control, rankdata, t
+    # Not scipy.stats, whose import takes longer than all that a page of some thousand records counts.
+    from scipy.special import stdtr
 
     there = [np.isfinite(values) for _, values in columns]
-    whole = [rankdata(values[mask]) for (_, values), mask in zip(columns, there, strict=True)]
+    whole = [_ranks(values[mask]) for (_, values), mask in zip(columns, there, strict=True)]
 
     def ranks(i: int, both: NDArray[np.bool_]) -> NDArray[np.float64]:
         # Most columns miss the same records, and ranking is what takes the time.
         same = int(both.sum()) == len(whole[i])
-        found: NDArray[np.float64] = whole[i] if same else rankdata(columns[i][1][both])
+        found: NDArray[np.float64] = whole[i] if same else _ranks(columns[i][1][both])
         return found
 
     rows = []
@@ -408,10 +409,26 @@ def _pairs(columns: Sequence[tuple[str, NDArray[np.float64]]]) -> tuple[tuple[Pa
     if told:
         size = np.abs([pair.rho or 0.0 for pair in told])
         free = np.array([pair.n for pair in told]) - 2
-        p = 2 * t.sf(size * np.sqrt(free / np.maximum(1 - size**2, 1e-15)), free)
-        adjusted = iter((false_discovery_control(p) > _CHANCE).tolist())
+        p = 2 * stdtr(free, -size * np.sqrt(free / np.maximum(1 - size**2, 1e-15)))
+        adjusted = iter((_adjusted(p) > _CHANCE).tolist())
         rows = [[pair if pair.rho is None else _marked(pair, next(adjusted)) for pair in row] for row in rows]
     return tuple(map(tuple, rows))
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The rank of each value from 1; equal values share the mean of their ranks."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[which]
+    return ranks
+
+
+def _adjusted(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities after Benjamini and Hochberg's correction (*J. R. Statist. Soc. B* 57, 1995)."""
+    order = np.argsort(p)
+    steps = p[order] * len(p) / np.arange(1, len(p) + 1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum.accumulate(steps[::-1])[::-1]
+    return np.minimum(adjusted, 1.0)
 
 
 def _marked(pair: Pair, chance: bool) -> Pair:

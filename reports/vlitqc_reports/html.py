@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -162,20 +163,24 @@ def _build(run: ReportableRun, mode: Mode, projection: str, max_bytes: int) -> _
     meta["maps"], own = contents.maps(stored, projection, int(room * _MAPS / _POINT_BYTES))
     arrays |= own
     if stored is not None:
-        bare = replace(bare, notes=(_DRAWN.format(wording.count(n), wording.count(len(contents.rows))),))
+        bare = _noted(bare, _DRAWN.format(wording.count(n), wording.count(len(contents.rows))))
     if mode == "serve":
         return _Built(_checked(template.render(bare, _blocks(meta, arrays, {})), max_bytes), ())
     samples = Samples(run, side=_FOLDER_SIDE if mode == "folder" else SIDE)
     cards, cut_words = _cards(samples, contents.choice(_MOST_CARDS[mode]), int(room * _CARDS))
     meta |= contents.meta(anchors, [card["row"] for card in cards])
     arrays["cards"] = pack.texts(cards)
-    bare = replace(bare, notes=(*bare.notes, *_lost_words(samples, cards), *cut_words))
+    bare = _noted(bare, *_lost_words(samples, cards), *cut_words)
     ranked = _ranked(cards, samples.thumbs)
     if mode == "folder":
         sizes = {thumb.key: (thumb.width, thumb.height) for thumb in ranked}
         text = template.render(bare, _blocks(meta, arrays, sizes))
         return _Built(_checked(text, max_bytes), ranked)
     return _with_thumbnails(template, bare, meta, arrays, ranked, max_bytes)
+
+
+def _noted(shown: Page, *notes: str) -> Page:
+    return replace(shown, notes=(*shown.notes, *notes)) if notes else shown
 
 
 def _checked(text: str, max_bytes: int) -> str:
@@ -259,21 +264,29 @@ def _with_thumbnails(
 ) -> _Built:
     """The page with as many thumbnails as fit, the most telling first."""
 
-    def with_note(missing: int) -> Page:
+    def without(missing: int) -> Page:
         note = _LEFT_OUT.format(wording.count(missing), wording.count(len(ranked)))
-        return replace(shown, notes=(*shown.notes, note)) if missing else shown
+        return _noted(shown, note) if missing else shown
+
+    def room(page: Page) -> int:
+        return max_bytes - len(template.render(page, blocks).encode("utf-8"))
 
     blocks = _blocks(meta, arrays, {})
-    left = max_bytes - len(template.render(with_note(len(ranked)), blocks).encode("utf-8"))
+    stored = {
+        thumb.key: (thumb.width, thumb.height, base64.b64encode(thumb.jpeg).decode("ascii"))
+        for thumb in ranked
+    }
+    costs = {key: len(pack.as_json({key: picture})) for key, picture in stored.items()}
+    left = room(shown)
+    if sum(costs.values()) > left:
+        left = room(without(len(ranked)))
     chosen: dict[str, tuple[int, int, str]] = {}
-    for thumb in ranked:
-        stored = (thumb.width, thumb.height, base64.b64encode(thumb.jpeg).decode("ascii"))
-        cost = len(pack.as_json({thumb.key: stored}))
+    for key, cost in costs.items():
         if cost <= left:
-            chosen[thumb.key] = stored
+            chosen[key] = stored[key]
             left -= cost
     blocks = replace(blocks, thumbs=Markup(pack.as_json(chosen)))  # noqa: S704 escaped for a block
-    text = template.render(with_note(len(ranked) - len(chosen)), blocks)
+    text = template.render(without(len(ranked) - len(chosen)), blocks)
     return _Built(_checked(text, max_bytes), ())
 
 
@@ -400,15 +413,25 @@ class _Template:
         if mode == "serve":
             rules["connect-src"] = "'self'"
         self._policy = "; ".join(f"{rule} {sources}" for rule, sources in rules.items())
+        self._last: tuple[Page, list[str]] | None = None
 
     def render(self, shown: Page, blocks: _Blocks) -> str:
         """The page as text."""
-        return self._template.render(
+        # One page is measured with several blocks, which stand one after the other: the rest is written once.
+        if self._last is None or self._last[0] is not shown:
+            self._last = shown, self._around_blocks(shown)
+        before, meta, arrays, after = self._last[1]
+        return "".join((before, blocks.meta, meta, blocks.arrays, arrays, blocks.thumbs, after))
+
+    def _around_blocks(self, shown: Page) -> list[str]:
+        mark = Markup(secrets.token_hex(16))  # noqa: S704 nothing that data could hold
+        text = self._template.render(
             page=shown,
             card=shown.card,
             mode=self._mode,
-            blocks=blocks,
+            blocks=_Blocks(mark, mark, mark),
             css=Markup(self._css),  # noqa: S704 our own file
             js=Markup(self._js),  # noqa: S704 our own file
             policy=self._policy,
         )
+        return text.split(mark)

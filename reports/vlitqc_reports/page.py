@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow.compute as pc
+
 from vlitqc.analysis.diversity import UNTAGGED
 from vlitqc.types import Principle
 from vlitqc_reports import wording
@@ -238,16 +240,13 @@ def _metric_view(
 
 def _issues(run: ReportableRun, n_examples: int) -> tuple[IssueView, ...]:
     order = {"error": 0, "warning": 1, "note": 2}
-    table = run.issues
+    table = run.issue_table
     views = []
     for issue in run.scorecard.get("issues", ()):
         kind = str(issue["kind"])
         if len(table):
-            places: Iterable[Mapping[str, Any]] = (
-                table[(table["kind"] == kind) & (table["severity"] == issue["severity"])]
-                .head(n_examples)
-                .to_dict("records")
-            )
+            alike = pc.and_(pc.equal(table["kind"], kind), pc.equal(table["severity"], issue["severity"]))
+            places: Iterable[Mapping[str, Any]] = table.filter(alike).slice(0, n_examples).to_pylist()
         else:
             places = list(issue.get("examples", ()))[:n_examples]
         views.append(

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from vlitqc.types import Clip, FloatArray, Image, Record, Sample
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class ReportableRun(Protocol):
@@ -30,7 +27,7 @@ class ReportableRun(Protocol):
         ...
 
     @property
-    def issues(self) -> pd.DataFrame:
+    def issue_table(self) -> pa.Table:
         """Columns kind, severity, detail, file, line, row, id."""
         ...
 

@@ -54,6 +54,7 @@ _NAMES = {
     "near_images": "near-duplicate pictures",
     "near_images_compared": "pictures compared",
     "near_text": "near-duplicate texts",
+    "near_text_left_out": "samples not drawn for near-duplicate texts",
     "noise_share": "share in no cluster",
     "oov_share": "share of unknown words",
     "other_share": "share that fits no task",

@@ -85,20 +85,47 @@ def test_what_the_page_says_of_a_threshold_is_what_the_server_counts(page: Page,
     }
 
 
+def is_worst_first(found: Locator, run: Run, n: int) -> None:
+    scores = run.scores.dropna(subset=METRIC).sort_values(METRIC, kind="stable")["id"][:n]
+    ids = [re.sub(r"\s+", "", text) for text in found.locator(".card .card-head").all_inner_texts()]
+    assert all(name in text for name, text in zip(scores, ids, strict=True))
+
+
 def test_a_gallery_goes_on_to_the_last_record(page: Page, demo_run: Run) -> None:
     found = part(page)
     found.get_by_role("button", name="Worst").click()
+    # Until then the cards are those of the order before.
+    expect(found.locator(".cards")).to_have_attribute("aria-busy", "false")
     cards, more = found.locator(".card"), found.locator(".show-more")
-    scores = demo_run.scores.dropna(subset=METRIC).sort_values(METRIC, kind="stable")
+    n = int(demo_run.scores[METRIC].count())
     shown = FIRST
     expect(cards).to_have_count(shown)
-    while shown < len(scores):
+    while shown < n:
         more.click()
-        shown = min(shown + PAGE, len(scores))
+        shown = min(shown + PAGE, n)
         expect(cards).to_have_count(shown)
     expect(more).to_be_hidden()
-    ids = [re.sub(r"\s+", "", text) for text in found.locator(".card .card-head").all_inner_texts()]
-    assert all(name in text for name, text in zip(scores["id"], ids, strict=True))
+    is_worst_first(found, demo_run, n)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_more_of_an_order_that_is_still_on_its_way(page: Page, demo_run: Run, asked: bool) -> None:
+    found = part(page)
+    worst, more = found.get_by_role("button", name="Worst"), found.locator(".show-more")
+    page.route("**/api/order?*", lambda _: None)
+    if asked:
+        with page.expect_request("**/api/order?*"):
+            worst.click()
+        more.click()
+    else:
+        found.evaluate("(part, worst) => { worst.click(); part.querySelector('.show-more').click(); }",
+                       worst.element_handle())  # fmt: skip
+    expect(found.locator(".cards")).to_have_attribute("aria-busy", "true")
+    page.wait_for_timeout(300)  # longer than a gallery waits for another wish
+    page.unroute("**/api/order?*")  # which lets go what is held
+    expect(found.locator(".card")).to_have_count(FIRST + PAGE)
+    expect(found.locator(".cards")).to_have_attribute("aria-busy", "false")
+    is_worst_first(found, demo_run, FIRST + PAGE)
 
 
 def test_pictures_come_when_they_are_seen(page: Page) -> None:

@@ -9,7 +9,7 @@ import traceback
 
 import click
 
-from vlitqc.cli import check, compare, filter, inspect, models, report, score
+from vlitqc.cli import cache, check, compare, filter, inspect, models, report, score
 from vlitqc.cli.options import EXIT_CODES
 from vlitqc.cli.streams import in_plain, terminal
 from vlitqc.errors import InputError, VlitqcError
@@ -61,6 +61,7 @@ for command in (
     compare.compare,
     models.metrics,
     models.models,
+    cache.cache,
 ):
     cli.add_command(command)
 

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -16,6 +16,15 @@ from vlitqc.errors import InputError, UsageError, VlitqcError
 
 if TYPE_CHECKING:
     from vlitqc.engine.run import Run
+
+
+class _BatchSize(click.ParamType[Any]):
+    name = "auto|N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | Literal["auto"]:
+        return "auto" if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
 
 
 @click.command(epilog=EXIT_CODES)
@@ -42,10 +51,10 @@ if TYPE_CHECKING:
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
-    default=32,
+    type=_BatchSize(),
+    default="auto",
     show_default=True,
-    help="Samples that the models see together.",
+    help="Records that the models see together; auto is 32 on the CPU and 256 on a GPU.",
 )
 @click.option(
     "--workers",
@@ -83,8 +92,17 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Fetch pictures with http and https URLs into the run directory; never from private addresses.",
 )
+@click.option(
+    "--no-cache", is_flag=True, help="Neither use nor fill the cache of features; see 'vlitqc cache'."
+)
 @click.option("--strict", is_flag=True, help="Exit 4 if any sample was not fully scored.")
 @click.option("--max-errors", metavar="N|P%", help="Exit 4 if more records than this have errors.")
+@click.option(
+    "--profile-time",
+    is_flag=True,
+    help="Print at the end where the time went, by stage, metric and model, and what would help; "
+    "run.json has the numbers under times.",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", is_flag=True, help="Print the scorecard as JSON.")
 def score(
@@ -92,6 +110,8 @@ def score(
     metrics: str | None,
     strict: bool,
     max_errors: str | None,
+    profile_time: bool,
+    no_cache: bool,
     quiet: bool,
     json: bool,
     format: str | None,
@@ -112,6 +132,7 @@ def score(
       vlitqc score shards/*.parquet --map response=target
       vlitqc score data.jsonl --metrics text_readability,matching_degree --limit 500
       vlitqc score data.jsonl --json > scorecard.json
+      vlitqc score data.jsonl --limit 500 --profile-time
       vlitqc score data.jsonl --lm smollm2
       vlitqc score data.jsonl --judge-url http://localhost:8000/v1 --judge-model llava-1.5-7b
       vlitqc score data.jsonl --profile paper
@@ -146,6 +167,7 @@ def score(
             progress=shown,
             judge=judge,
             announce=announce,
+            cache=not no_cache,
             **options,
         )
     card = finished.scorecard
@@ -162,7 +184,10 @@ def score(
         ):
             if shown:
                 shown.records(card["counts"]["records"], 1.0)
-            finished.report()
+            engine.write_report(finished)
+    if profile_time:
+        # Beside a scorecard that is JSON the table is for whoever watches.
+        terminal(stderr=json).print("", console.times(finished.info))
     counts = card["counts"]
     if counts["unreadable"] == counts["records"]:
         raise InputError(
@@ -191,7 +216,8 @@ def _show(finished: Run) -> None:
     card = finished.scorecard
     out = terminal()
     out.print(console.scorecard(card))
-    for note in card["input"]["notes"]:
+    cached = finished.info["cache"] or {}
+    for note in (*card["input"]["notes"], *filter(None, [cached.get("fault")])):
         out.print(f"\nnote  {console.clean(note)}", style="yellow", soft_wrap=True)
     aside = ", ".join(f"{kind} {n:,}" for kind, n in card["input"]["others"].items())
     if aside:

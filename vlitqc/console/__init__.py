@@ -10,6 +10,7 @@ from vlitqc.console.gates import gates
 from vlitqc.console.inspection import advice, inspection
 from vlitqc.console.scorecard import scorecard
 from vlitqc.console.text import clean, number, rows, size, usage, visible
+from vlitqc.console.times import times
 
 __all__ = [
     "RunProgress",
@@ -28,6 +29,7 @@ __all__ = [
     "rows",
     "scorecard",
     "size",
+    "times",
     "usage",
     "visible",
 ]

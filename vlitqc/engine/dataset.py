@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vlitqc.analysis.bootstrap import bootstrap_mean
 from vlitqc.analysis.histogram import histogram, percentiles
-from vlitqc.engine.disk import write_table, writing
+from vlitqc.engine.disk import read_table, write_table, writing
 from vlitqc.engine.features import readable
 from vlitqc.engine.plan import Planned
-from vlitqc.engine.shards import ISSUE_SCHEMA, issue_table
+from vlitqc.engine.shards import ISSUE_SCHEMA
 from vlitqc.errors import RunError, as_reason
 from vlitqc.types import (
     NOT_APPLICABLE,
     DatasetMetric,
     DatasetScore,
     FeatureStore,
-    Issue,
     Metric,
     MetricSpec,
     Remarking,
@@ -34,11 +32,17 @@ from vlitqc.types import (
 QUANTILES = (5, 25, 50, 75, 95)
 BINS = 40
 
+PART_ROWS, PART_BYTES = 65_536, 256 << 20
+"""A part of the table of scores ends with the shard that reaches either: opening many small files takes longer than
+reading them, and a part is held in memory while it is written."""
+GROUP_ROWS = 4_096
+"""Rows of a part that are read together: whoever wants one record reads no more than these."""
+
 
 def sample_summary(planned: Planned, shards: Sequence[Path], *, seed: int) -> dict[str, Any]:
     """A sample metric over the data set: mean, 95% interval, quantiles, histogram, reasons counted."""
     columns = ["state", *score_columns(planned.spec.name, planned.spec.parts)]
-    tables = [readable(pq.read_table(s / "scores.parquet", columns=columns)) for s in shards]
+    tables = [readable(read_table(s / "scores.parquet", columns)) for s in shards]
     return summary_of(
         pa.concat_tables(tables), planned.spec.name, planned.spec.parts, planned.metric, seed=seed
     )
@@ -133,29 +137,60 @@ def _label_columns(spec: MetricSpec, score: DatasetScore, n_samples: int) -> dic
             raise ValueError(f"column {name} has {len(values)} values for {n_samples} samples")
     reasons = _reasons(score, n_samples)
     for name in spec.columns:
-        values = list(score.columns.get(name, [None] * n_samples))
-        column = pa.array(values, pa.string() if name in spec.texts else None, from_pandas=True)
-        if pa.types.is_null(column.type):
-            column = column.cast(pa.float64())
+        column = _column(score.columns.get(name), name in spec.texts, n_samples)
+        if name == spec.name and not _is_number(column.type):
+            raise ValueError(f"column {name} holds {column.type} where numbers belong")
+        if name == spec.name and not np.isfinite(_present(column)).all():
+            raise ValueError(f"column {name} holds infinity")
         columns[name] = column
-        columns[f"{name}_reason"] = pc.if_else(column.is_null(), reasons, pa.scalar(None, pa.string()))
+        unwanted = column.is_valid().to_numpy(zero_copy_only=False)
+        columns[f"{name}_reason"] = pa.DictionaryArray.from_arrays(
+            pa.array(reasons.indices.to_numpy(), mask=unwanted), reasons.dictionary
+        )
     return columns
 
 
-def _reasons(score: DatasetScore, n_samples: int) -> pa.Array:
-    """Why each sample has no value, should it have none."""
-    if isinstance(score.missing, str):
-        return pa.array([score.reason or score.missing] * n_samples, pa.string())
-    if len(score.missing) != n_samples:
-        raise ValueError(f"missing has {len(score.missing)} reasons for {n_samples} samples")
+def _column(
+    values: Sequence[Any] | NDArray[Any] | pa.Array | None, is_text: bool, n_samples: int
+) -> pa.Array:
+    """One column of a metric's answer; null where a sample has no value."""
+    if values is None:
+        return pa.nulls(n_samples, pa.string() if is_text else pa.float64())
+    if isinstance(values, pa.Array):
+        column = values
+    else:
+        whole = values if isinstance(values, np.ndarray) else list(values)
+        column = pa.array(whole, pa.string() if is_text else None, from_pandas=True)
+    if is_text or pa.types.is_dictionary(column.type):
+        return column.cast(pa.string())
+    if pa.types.is_null(column.type):
+        return column.cast(pa.float64())
+    return pc.if_else(pc.is_nan(column), None, column) if pa.types.is_floating(column.type) else column
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def _reasons(score: DatasetScore, n_samples: int) -> pa.DictionaryArray:
+    """Why each sample has no value, should it have none. Of millions of reasons few differ."""
+    missing = score.missing
+    if isinstance(missing, str):
+        codes = np.zeros(n_samples, np.int32)
+        return pa.DictionaryArray.from_arrays(codes, pa.array([score.reason or missing], pa.string()))
+    if len(missing) != n_samples:
+        raise ValueError(f"missing has {len(missing)} reasons for {n_samples} samples")
+    number: dict[str | None, int] = {}
+    texts = missing.to_pylist() if isinstance(missing, pa.Array) else missing
+    codes = np.fromiter((number.setdefault(text, len(number)) for text in texts), np.int32, n_samples)
     otherwise = score.reason or NOT_APPLICABLE
-    return pa.array([text or otherwise for text in score.missing], pa.string())
+    return pa.DictionaryArray.from_arrays(codes, pa.array([t or otherwise for t in number], pa.string()))
 
 
 def dataset_summary(name: str, score: DatasetScore) -> dict[str, Any]:
     """A data-set metric in the form of the scorecard."""
     own = score.columns.get(name)
-    values = np.array([v for v in own if v is not None], np.float64) if own is not None else np.empty(0)
+    values = np.empty(0) if own is None else _present(_column(own, False, score.n_total))
     return {
         "value": score.value,
         "reason": score.reason,
@@ -170,14 +205,30 @@ def dataset_summary(name: str, score: DatasetScore) -> dict[str, Any]:
 
 
 def write_scores(shards: Sequence[Path], columns: Mapping[str, pa.Array], target: Path) -> None:
-    """Write ``scores/part-NNNNN.parquet``: each shard's rows with the data-set metrics' columns beside them."""
+    """Write ``scores/part-NNNNN.parquet``: the shards' rows with the data-set metrics' columns beside them.
+
+    A part holds whole shards, as many as reach ``PART_ROWS`` or ``PART_BYTES``.
+    """
     with writing(target):
         target.mkdir(exist_ok=True)
         for stale in target.glob("part-*.parquet"):
             stale.unlink()
+    held: list[pa.Table] = []
+    written = 0
+    for table in _rows(shards, columns):
+        held.append(table)
+        if sum(map(len, held)) >= PART_ROWS or sum(part.nbytes for part in held) >= PART_BYTES:
+            write_table(target / f"part-{written:05d}.parquet", pa.concat_tables(held), group_rows=GROUP_ROWS)
+            held, written = [], written + 1
+    if held:
+        write_table(target / f"part-{written:05d}.parquet", pa.concat_tables(held), group_rows=GROUP_ROWS)
+
+
+def _rows(shards: Sequence[Path], columns: Mapping[str, pa.Array]) -> Iterator[pa.Table]:
+    """Each shard's table with its part of ``columns``, which have one value a readable record."""
     at = 0
-    for i, shard in enumerate(shards):
-        table = pq.read_table(shard / "scores.parquet")
+    for shard in shards:
+        table = read_table(shard / "scores.parquet")
         can_read = pc.not_equal(table["state"], "unreadable").combine_chunks()
         n = int(pc.sum(can_read).as_py() or 0)
         # Row k of the shard is the (number of readable rows before it)-th sample, or no sample at all.
@@ -185,45 +236,50 @@ def write_scores(shards: Sequence[Path], columns: Mapping[str, pa.Array], target
         take = pa.array(places + at, mask=~can_read.to_numpy(zero_copy_only=False))
         for name, array in columns.items():
             column = array.take(take)
+            if pa.types.is_dictionary(column.type):
+                column = column.cast(pa.string())
             if name.endswith("_reason"):
                 column = pc.if_else(can_read, column, "record unreadable")
             table = table.append_column(name, column)
-        write_table(target / f"part-{i:05d}.parquet", table)
+        yield table
         at += n
 
 
-def repeated_ids(scores: Path) -> list[Issue]:
-    """An issue for each readable record whose id an earlier one has."""
-    table = pq.read_table(scores, columns=["row", "id", "file", "line", "state"])
-    frame = readable(table).to_pandas()
-    later = frame[frame["id"].duplicated()]
-    first = frame[frame["id"].isin(later["id"])].drop_duplicates("id").set_index("id")
-    return [
-        Issue(
-            "duplicate_id",
-            "note",
-            f"{Path(first.at[row.id, 'file']).name}:{first.at[row.id, 'line']} has the same id",
-            row.file,
-            row.line,
-            row.row,
-            row.id,
-        )
-        for row in later.itertuples()
-    ]
-
-
-def write_issues(shards: Sequence[Path], more: Sequence[Issue], target: Path) -> pa.Table:
-    """Join the shards' issues and the data-set metrics' into one table, in the order of the records."""
-    tables = [pq.read_table(shard / "issues.parquet", schema=ISSUE_SCHEMA) for shard in shards]
-    table = pa.concat_tables([*tables, issue_table(more)]).sort_by(
-        [("row", "ascending"), ("kind", "ascending")]
+def repeated_ids(scores: Path) -> pa.Table:
+    """An issue for each readable record whose id an earlier one has, as a table of ISSUE_SCHEMA."""
+    columns = ["row", "id", "file", "line", "state"]
+    table = readable(read_table(scores, columns, coded=["file"])).combine_chunks()
+    ids = table["id"].dictionary_encode("encode").combine_chunks().indices.to_numpy()
+    _, firsts = np.unique(ids, return_index=True)
+    first = firsts[ids]  # codes are numbered without gaps
+    later = np.flatnonzero(first != np.arange(len(table)))
+    found, earlier = table.take(later), table.take(first[later])
+    files = earlier["file"].combine_chunks()
+    names = pa.array([Path(file).name for file in files.dictionary.to_pylist()], pa.string())
+    place = pc.binary_join_element_wise(
+        names.take(files.indices), earlier["line"].cast(pa.string()).combine_chunks(), ":"
     )
+    issues = {
+        "kind": pa.repeat("duplicate_id", len(found)),
+        "severity": pa.repeat("note", len(found)),
+        "detail": pc.binary_join_element_wise(place, "has the same id", " "),
+        "file": found["file"].cast(pa.string()),
+        **{name: found[name] for name in ("line", "row", "id")},
+    }
+    return pa.table([issues[name] for name in ISSUE_SCHEMA.names], schema=ISSUE_SCHEMA)
+
+
+def write_issues(shards: Sequence[Path], more: Sequence[pa.Table], target: Path) -> pa.Table:
+    """Join the shards' issues and ``more`` tables of them into one, in the order of the records."""
+    tables = [read_table(shard / "issues.parquet", ISSUE_SCHEMA.names) for shard in shards]
+    table = pa.concat_tables([*tables, *more]).sort_by([("row", "ascending"), ("kind", "ascending")])
     write_table(target, table)
     return table
 
 
-def _present(column: pa.ChunkedArray) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = column.drop_null().to_numpy().astype(np.float64)
+def _present(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float64]:
+    # Unsafe is only that a float64 rounds integers beyond 2⁵³.
+    values: NDArray[np.float64] = column.drop_null().cast(pa.float64(), safe=False).to_numpy()
     return values
 
 

@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,10 +74,25 @@ def write_json(path: Path, value: Mapping[str, Any], *, allow_nan: bool = False)
         draft.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write or replace a parquet file."""
+def write_table(path: Path, table: pa.Table, *, group_rows: int | None = None) -> None:
+    """Write or replace a parquet file, in groups of at most so many rows (by default Arrow's own, of a million)."""
     with writing(path), whole(path, ()) as draft:
-        pq.write_table(table, draft, compression="zstd")
+        pq.write_table(table, draft, compression="zstd", row_group_size=group_rows)
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None, *, coded: Sequence[str] = ()) -> pa.Table:
+    """A parquet file, or those of a folder one after the other: all columns, or some in the order asked for.
+
+    Those in ``coded`` come as dictionaries. ``pyarrow.parquet.read_table`` sets up a data set for each call, which
+    takes longer than to read a small file. Raises OSError, KeyError for a column that is not there, and errors of
+    Arrow.
+    """
+    tables = []
+    for part in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
+        with pq.ParquetFile(part, read_dictionary=list(coded) or None) as file:
+            table = file.read(columns if columns is None else list(columns))
+        tables.append(table if columns is None else table.select(list(columns)))
+    return pa.concat_tables(tables)
 
 
 def write_vectors(path: Path, blocks: Iterable[FloatArray], shape: tuple[int, int]) -> None:

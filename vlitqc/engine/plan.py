@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
 from vlitqc.errors import ModelUnavailable, UsageError
+from vlitqc.models.feature_cache import FeatureCache, device_in_words
 from vlitqc.models.roles import check_roles
 from vlitqc.models.store import ModelStore
+from vlitqc.models.torch_device import has_gpu
 from vlitqc.profiles import MetricEntry, Profile
 from vlitqc.registry import METRICS, entries, find, load_metric
 from vlitqc.types import DatasetMetric, Metric, MetricSpec, ModelRef, SampleMetric
 
-VERSIONS = ("numpy", "pandas", "pyarrow", "pillow", "torch", "sentence-transformers", "spacy", "scikit-image")
+VERSIONS = (
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pillow",
+    "torch",
+    "sentence-transformers",
+    "spacy",
+    "scikit-image",
+    "scipy",
+    "scikit-learn",
+    "wordfreq",
+)
 """The packages whose versions can change a number."""
 
 OPTIONAL_VERSIONS = (
@@ -25,13 +40,44 @@ OPTIONAL_VERSIONS = (
     "ultralytics",
     "torchvision",
     "transformers",
+    "tokenizers",
+    "timm",
+    "opencv-python",
+    "opencv-python-headless",
+    "thinc",
+    "blis",
+    "gguf",
     "openai",
     "hanlp",
 )
-"""Those that only some profiles need."""
+"""Those that only some profiles need, or that come with another."""
 
 SHARD_LAYOUT = 3
 """Rises whenever what a shard's folder holds changes its meaning."""
+
+
+BATCH = 32
+"""Records of a batch on the CPU. A larger one makes nothing faster there, and holds more pictures in memory."""
+
+BATCH_CUDA = 256
+"""Records of a batch on a GPU, which is idle for a part of every batch; a model divides what is too much for it."""
+
+
+def batch_size(asked: int | str, device: str) -> int:
+    """The number asked for, or for ``auto`` what suits the device.
+
+    Raises UsageError for any other text and for less than 1.
+    """
+    if asked == "auto":
+        return BATCH_CUDA if device != "cpu" and has_gpu() else BATCH
+    if not isinstance(asked, int) or asked < 1:
+        raise UsageError(f"batch_size={asked}: expected 1 or more, or 'auto'")
+    return asked
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +88,13 @@ class Plan:
     metrics: tuple[str, ...]
     image_root: Path
     device: str = "auto"
-    batch_size: int = 32
+    batch_size: int = BATCH
     decode_threads: int = 2
     seed: int = 0
     allow_outside: bool = False
     allow_remote: bool = False
     judge_limit: int | None = None
+    cache: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +121,27 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def feature_cache(plan: Plan) -> FeatureCache | None:
+    """The cache of features that the run goes by; None where it is to have none.
+
+    Raises UsageError where the environment names no size or no folder for it.
+    """
+    if not plan.cache:
+        return None
+    told = {"vlitqc": metadata.version("vlitqc"), **versions(), "device": device_in_words(plan.device)}
+    return FeatureCache.in_folder(told)
+
+
+def viewers(planned: Sequence[Planned]) -> str:
+    """Names whatever looks at the pixels of pictures in this plan, exactly."""
+    told = [
+        [p.spec.name, p.spec.version, dict(p.entry.options), [(slot, ref.sha256) for slot, ref in p.models]]
+        for p in planned
+        if p.metric is not None and p.spec.image_side
+    ]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def without(planned: Planned, error: str) -> Planned:

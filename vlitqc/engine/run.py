@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -38,17 +38,30 @@ from numpy.typing import NDArray
 from vlitqc import profiles, remote
 from vlitqc.analysis.verdict import verdict
 from vlitqc.engine import dataset, inputs, scorecard
-from vlitqc.engine.disk import locked, sweep, write_json, writing
+from vlitqc.engine.clock import DATA_SET, READ, RECOGNISE, SET_UP, WAIT_FOR_DECODE, Clock, added
+from vlitqc.engine.disk import locked, read_table, sweep, write_json, writing
 from vlitqc.engine.estimate import estimate
 from vlitqc.engine.features import ShardFeatures
-from vlitqc.engine.plan import Plan, Planned, choose_metrics, prepare, versions, without
+from vlitqc.engine.plan import (
+    Plan,
+    Planned,
+    choose_metrics,
+    prepare,
+    processors,
+    versions,
+    without,
+)
+from vlitqc.engine.plan import (
+    batch_size as resolved_batch_size,
+)
 from vlitqc.engine.scorer import check_columns, used_since
-from vlitqc.engine.shards import cut, folder
+from vlitqc.engine.shards import cut, folder, issue_table
 from vlitqc.engine.vectors import BLOCK, features_of, unit_means
 from vlitqc.errors import InputError, RunError, UsageError
 from vlitqc.formats import Reader, check_name
 from vlitqc.formats.names import Names
 from vlitqc.media import MediaLoader
+from vlitqc.models.feature_cache import size_limit
 from vlitqc.models.store import ModelStore
 from vlitqc.profiles import Profile
 from vlitqc.registry import REPORTS, find
@@ -159,8 +172,13 @@ class Run:
     @cached_property
     def issues(self) -> pd.DataFrame:
         """Every fault found: kind, severity, detail, file, line, row, id."""
-        frame: pd.DataFrame = _read_table(self.path / "issues.parquet").to_pandas()
+        frame: pd.DataFrame = self.issue_table.to_pandas()
         return frame
+
+    @cached_property
+    def issue_table(self) -> pa.Table:
+        """The same as an Arrow table."""
+        return _read_table(self.path / "issues.parquet")
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The scores as an Arrow table, all columns or some."""
@@ -289,7 +307,7 @@ def score(
     limit: int | None = None,
     out: str | Path | None = None,
     device: str = "auto",
-    batch_size: int = 32,
+    batch_size: int | Literal["auto"] = "auto",
     workers: int = 1,
     seed: int = 0,
     format: str | None = None,
@@ -303,6 +321,7 @@ def score(
     judge: Mapping[str, Any] | None = None,
     judge_limit: int | None = None,
     announce: Callable[[str], None] | None = None,
+    cache: bool = True,
 ) -> Run:
     """Score a data set and return the finished run.
 
@@ -317,7 +336,7 @@ def score(
         out: the run directory; by default ``<data>.vlitqc`` beside the input; of several paths, after the folder
             that they have in common.
         device: ``auto``, ``cpu`` or ``cuda``.
-        batch_size: samples that the models see together.
+        batch_size: records that the models see together; ``"auto"`` is 32 on the CPU and 256 on a GPU.
         workers: processes; each loads its own models. A script that asks for more than one guards its own code
             with ``if __name__ == "__main__":``, as every program that starts processes does.
         seed: of everything random.
@@ -336,8 +355,16 @@ def score(
         judge_limit: no more calls to each judge than this; what is left unasked is null and asked by the next
             run.
         announce: told in a sentence what the judges are about to be asked.
+        cache: whether what models say of a text or a picture is looked up in, and added to, the cache of features
+            (``vlitqc cache``), so that no run computes it twice.
 
     A run that was interrupted is taken up by the same call; finished shards are not computed again.
+
+    ``run.info["times"]`` says where the time went, in seconds: ``wall`` in all; ``stages``, ``metrics`` and
+    ``models`` by name, which do not overlap (a model's time, which has its loading, is not in that of the metric that
+    asks it); and of ``decode``, which goes on beside them, ``busy``, the processor time of its threads, and
+    ``waited``, how long the models waited for it. Those of several workers are summed. A shard that an earlier run
+    finished adds no time of metrics, models and decoding, only that of reading and comparing it.
 
     Raises:
         UsageError, UnknownName: an option or a name is wrong.
@@ -345,9 +372,10 @@ def score(
         RunError: the run directory is in use or cannot be written.
     """
     started = time.monotonic()
+    clock = Clock()
+    size = resolved_batch_size(batch_size, device)
     counts = (
         ("limit", limit),
-        ("batch_size", batch_size),
         ("workers", workers),
         ("judge_limit", judge_limit),
     )
@@ -359,14 +387,16 @@ def score(
     fields = Names.parse(f"{ours}={theirs}" for ours, theirs in (map or {}).items())
     paths, in_memory = inputs.given(data)
     # An input that cannot be used leaves no folder behind.
-    if paths and next(iter(inputs.opened(paths, format, fields).records()), None) is None:
-        raise InputError(f"{inputs.in_words(paths)} holds no records")
+    with clock.measure("stage", RECOGNISE):
+        if paths and next(iter(inputs.opened(paths, format, fields).records()), None) is None:
+            raise InputError(f"{inputs.in_words(paths)} holds no records")
     target = inputs.target_of(paths, out)
     with locked(target / ".lock", f"the run directory {target}"):
-        paths = paths or inputs.materialise(in_memory, target)
-        reader = inputs.opened(paths, format, fields)
-        unchanged = inputs.Snapshot.of(reader)
-        root = Path(image_root) if image_root else Path.cwd() if in_memory else inputs.find_root(reader)
+        with clock.measure("stage", RECOGNISE):
+            paths = paths or inputs.materialise(in_memory, target)
+            reader = inputs.opened(paths, format, fields)
+            unchanged = inputs.Snapshot.of(reader)
+            root = Path(image_root) if image_root else Path.cwd() if in_memory else inputs.find_root(reader)
         if not root.is_dir():
             raise UsageError(f"the image root {root} is not a folder; pass --image-root DIR")
         plan = Plan(
@@ -374,18 +404,23 @@ def score(
             names,
             root.resolve(),
             device,
-            batch_size,
+            size,
+            decode_threads=max(1, processors() // workers),
             seed=seed,
             allow_outside=allow_outside,
             allow_remote=allow_remote,
             judge_limit=judge_limit,
+            cache=cache and size_limit() > 0,
         )
-        models = ModelStore(chosen, device=device, judge_limit=judge_limit)
-        planned = prepare(plan, models)
-        check_columns(planned)
-        told = inputs.describe(reader, paths, format, fields)
+        with clock.measure("stage", SET_UP):
+            models = ModelStore(chosen, device=device, judge_limit=judge_limit)
+            planned = prepare(plan, models)
+            check_columns(planned)
+        with clock.measure("stage", RECOGNISE):
+            told = inputs.describe(reader, paths, format, fields)
         command = command or f"vlitqc.score({_argument(paths)}, {profile!r})"
-        info = _info(plan, planned, models, told, limit, command)
+        with clock.measure("stage", SET_UP):
+            info = _info(plan, planned, models, told, limit, command)
         # A run that is under way has no scorecard; what is left from before would describe other scores.
         for name in ("scorecard.json", *REPORT_FILES.values(), "report/index.html"):
             stale = target / name
@@ -398,32 +433,62 @@ def score(
         write_json(target / "profile.json", profiles.dump(chosen), allow_nan=True)
         sweep(target, *(target / name for name in ("shards", "features", "scores")))
         remote.sweep(target / "remote")
-        asked = estimate(planned, itertools.islice(reader.records(), limit)) if announce else None
+        with clock.measure("stage", "estimate what judges are asked"):
+            asked = estimate(planned, itertools.islice(reader.records(), limit)) if announce else None
         if asked and announce:
             announce(str(asked))
         records = itertools.islice(unchanged.records(reader), limit)
-        shards, usage, unusable = _score_shards(plan, target, reader, records, workers, models, progress)
+        shards, usage, unusable, times, cached = _score_shards(
+            plan, target, reader, records, workers, models, progress, clock
+        )
         unchanged.check()
         # What is left aside is known when everything has been read.
         told |= inputs.left_out(reader)
         if judge_limit is not None and workers > 1:
             # The data-set pass may ask too; it has what the workers left over.
             spent = max((counts.get("calls", 0) for counts in usage.values()), default=0)
-            models = ModelStore(chosen, device=device, judge_limit=max(0, judge_limit - spent))
-            planned = prepare(plan, models)
+            with clock.measure("stage", SET_UP):
+                models = ModelStore(chosen, device=device, judge_limit=max(0, judge_limit - spent))
+                planned = prepare(plan, models)
         planned = [without(p, unusable[p.spec.name]) if p.spec.name in unusable else p for p in planned]
         before = models.usage()
-        card = _resolve(plan, planned, target, shards, info, time.monotonic() - started, progress)
+        card = _resolve(plan, planned, target, shards, info, time.monotonic() - started, progress, clock)
         usage = _added(usage, used_since(before, models.usage()))
         finished = {"state": "finished", "seconds": card["seconds"], "usage": usage}
+        finished["times"] = _times(added(times, clock.take()), time.monotonic() - started)
+        finished["cache"] = cached if plan.cache else None
         write_json(target / "run.json", info | finished)
         write_json(target / "scorecard.json", card)
         run = Run(target)
         if report:
             if progress:
                 progress.stage("report")
-            run.report()
+            write_report(run)
         return run
+
+
+def write_report(run: Run) -> None:
+    """The run's own page, the last stage of a run; the time that it takes is added to those in ``run.json``.
+
+    Whoever calls it holds the run's lock.
+    """
+    started = time.monotonic()
+    run.report()
+    spent = time.monotonic() - started
+    told = dict(run.info["times"])
+    wall = told.pop("wall") + spent
+    run.info["times"] = _times(added(told, {"stages": {"report": spent}}), wall)
+    write_json(run.path / "run.json", run.info)
+
+
+def _times(measured: Mapping[str, Mapping[str, float]], wall: float) -> dict[str, Any]:
+    """As ``run.json`` has them, to the millisecond."""
+    waited = measured["stages"].get(WAIT_FOR_DECODE, 0.0)
+    decode = {"busy": measured.get("decode", {}).get("busy", 0.0), "waited": waited}
+    sections = {**measured, "decode": decode}.items()
+    return {"wall": round(wall, 3)} | {
+        section: {name: round(seconds, 3) for name, seconds in found.items()} for section, found in sections
+    }
 
 
 def _score_shards(
@@ -434,23 +499,39 @@ def _score_shards(
     workers: int,
     models: ModelStore,
     progress: Progress | None,
-) -> tuple[list[tuple[Path, int]], dict[str, dict[str, int]], dict[str, str]]:
+    clock: Clock,
+) -> tuple[
+    list[tuple[Path, int]],
+    dict[str, dict[str, int]],
+    dict[str, str],
+    dict[str, dict[str, float]],
+    dict[str, Any],
+]:
     """Score every shard; returns their folders in order, each with its number of readable samples, what the
-    judges were asked, and the metrics whose model could not be loaded."""
+    judges were asked, the metrics whose model could not be loaded, where the time went, and what the cache did."""
     from vlitqc.executors.local import run_shards
 
     found: list[tuple[Path, int]] = []
     usage: dict[str, dict[str, int]] = {}
     unusable: dict[str, str] = {}
+    times: dict[str, dict[str, float]] = {}
+    cached: dict[str, Any] = {"found": 0, "kept": 0, "fault": None}
     n = 0
-    for shard, done in run_shards(plan, target / "shards", cut(records), workers=workers, models=models):
+    shards = clock.measured("stage", READ, cut(records))
+    for shard, done in run_shards(
+        plan, target / "shards", shards, workers=workers, models=models, clock=clock
+    ):
         found.append((folder(target / "shards", shard.index), done.n_samples))
         usage = _added(usage, done.usage)
+        times = added(times, done.times)
+        for key in ("found", "kept"):
+            cached[key] += done.cache.get(key, 0)
+        cached["fault"] = cached["fault"] or done.cache.get("fault")
         unusable |= done.unavailable
         n += done.n_records
         if progress:
             progress.records(n, reader.share(shard.records[-1].origin))
-    return found, usage, unusable
+    return found, usage, unusable, times, cached
 
 
 def _added(
@@ -500,6 +581,7 @@ def _resolve(
     info: Mapping[str, Any],
     seconds: float,
     progress: Progress | None,
+    clock: Clock,
 ) -> dict[str, Any]:
     """Everything after the last shard: summaries, columns, issues; returns the scorecard."""
     started = time.monotonic()
@@ -509,22 +591,27 @@ def _resolve(
     store = ShardFeatures(shards, [n for _, n in found], target / "features", seed=plan.seed)
     sections = []
     columns: dict[str, pa.Array] = {}
-    issues = []
+    issues: list[pa.Table] = []
     for p in planned:
         if progress:
             progress.stage(p.spec.title)
-        if p.spec.level == "sample":
-            summary = dataset.sample_summary(p, shards, seed=plan.seed)
-        else:
-            resolved, labels = dataset.resolve(p, store)
-            columns |= labels
-            issues += list(resolved.issues)
-            summary = dataset.dataset_summary(p.spec.name, resolved)
+        with clock.measure("stage", f"{DATA_SET}{p.spec.name}"):
+            if p.spec.level == "sample":
+                summary = dataset.sample_summary(p, shards, seed=plan.seed)
+            else:
+                resolved, labels = dataset.resolve(p, store)
+                columns |= labels
+                issues.append(issue_table(resolved.issues))
+                summary = dataset.dataset_summary(p.spec.name, resolved)
+                # Of millions of samples it is large, and the next metric needs the room.
+                del resolved, labels
         sections.append(scorecard.metric_section(p, summary))
-    dataset.write_scores(shards, columns, target / "scores")
-    issues += dataset.repeated_ids(target / "scores")
-    all_issues = dataset.write_issues(shards, issues, target / "issues.parquet")
-    table = pq.read_table(target / "scores", columns=["row", "state"])
+    with clock.measure("stage", "write the table of scores"):
+        dataset.write_scores(shards, columns, target / "scores")
+    with clock.measure("stage", "write issues"):
+        issues.append(dataset.repeated_ids(target / "scores"))
+        all_issues = dataset.write_issues(shards, issues, target / "issues.parquet")
+    table = read_table(target / "scores", ["row", "state"])
     states = table["state"]
     counts = {
         state: pc.sum(pc.equal(states, state)).as_py() or 0 for state in ("scored", "partial", "unreadable")
@@ -571,7 +658,7 @@ def _below_floor(target: Path, sections: Sequence[Mapping[str, Any]]) -> list[tu
     for section in sections:
         if section["floor"] is None or section["n_scored"] == 0:
             continue
-        table = pq.read_table(target / "scores", columns=["row", section["name"]])
+        table = read_table(target / "scores", ["row", section["name"]])
         low = table.filter(pc.less(table[section["name"]], section["floor"]))
         below.append((section, low["row"].to_numpy()))
     return below
@@ -648,10 +735,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_table(path: Path, columns: Sequence[str] | None = None, *, coded: Sequence[str] = ()) -> pa.Table:
     try:
-        return pq.read_table(
-            path, columns=list(columns) if columns else None, read_dictionary=list(coded) or None
-        )
-    except (OSError, pa.ArrowException) as error:
+        return read_table(path, columns or None, coded=coded)
+    except (OSError, KeyError, pa.ArrowException) as error:
         raise RunError(f"{path} cannot be read ({error}); score the data again") from error
 
 

@@ -1,24 +1,47 @@
-"""Scores one shard: decode, run every metric on every batch, isolate faults to their sample."""
+"""Scores shards: decode ahead, run every metric on every batch, isolate faults to their sample, write behind."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+from vlitqc.engine.ahead import Ahead
+from vlitqc.engine.clock import COMPARE, SET_UP, WAIT_FOR_DECODE, WAIT_FOR_WRITE, Clock
 from vlitqc.engine.inspection import long_texts
-from vlitqc.engine.plan import Plan, Planned, fingerprint, image_side, prepare, without
-from vlitqc.engine.shards import Done, Shard, folder, in_utf8, read_done, shard_fingerprint, write_shard
+from vlitqc.engine.plan import (
+    Plan,
+    Planned,
+    feature_cache,
+    fingerprint,
+    image_side,
+    prepare,
+    viewers,
+    without,
+)
+from vlitqc.engine.shards import (
+    Done,
+    Shard,
+    embedded,
+    folder,
+    in_utf8,
+    read_done,
+    shard_fingerprint,
+    write_shard,
+)
 from vlitqc.engine.sources import source_of
 from vlitqc.errors import ModelUnavailable, UsageError, as_reason
-from vlitqc.media import MediaLoader, issue_kind, remarks
+from vlitqc.media import MediaLoader, issue_kind, remarks, undecoded
 from vlitqc.models.store import ModelStore
 from vlitqc.remote import Remote
 from vlitqc.types import (
@@ -38,8 +61,8 @@ from vlitqc.types import (
 
 R = TypeVar("R")
 
-MAX_PICTURES = 64
-"""Pictures that a batch holds decoded at most, unless a single record has more."""
+MAX_BATCH_BYTES = 2 << 30
+"""What the pictures of a batch can take decoded at most, unless a single record has more."""
 
 BASE_COLUMNS: dict[str, pa.DataType] = {
     "row": pa.int64(),
@@ -85,148 +108,335 @@ def check_columns(planned: Sequence[Planned]) -> None:
         owners |= dict.fromkeys(names, f"metric {spec.name}")
 
 
-class ShardScorer:
-    """Holds one process's metrics and models; ``score`` finishes one shard and says what it holds.
+@dataclass(slots=True, eq=False)
+class _Work:
+    """A shard under way: what is known of it so far."""
 
-    ``models`` are those of the process where it has some already.
+    shard: Shard
+    mark: str
+    scores: dict[str, list[Score]]
+    issues: list[Issue] = field(default_factory=list)
+    features: dict[str, list[Features]] = field(default_factory=dict)
+    passing: bool = False
+    n_samples: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """The next batch of a shard; without samples, the end of the shard, which an earlier run may have finished."""
+
+    work: _Work
+    samples: Sequence[Sample] = ()
+    taken: Done | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Found:
+    """What is said of one batch."""
+
+    issues: list[Issue]
+    passing: bool
+    scores: dict[str, list[Score]] = field(default_factory=dict)
+    features: dict[str, Features] = field(default_factory=dict)
+
+
+class _Undecoded(Exception):
+    """A picture that was to be decoded when a metric looks at it could not be."""
+
+
+class ShardScorer:
+    """Holds one process's metrics and models; ``run`` finishes shards and says what they hold.
+
+    ``models`` are those of the process where it has some already, and ``clock`` is its clock. ``unusable`` are the
+    metrics whose model was there at first and then could not be had, with the reason.
     """
 
-    def __init__(self, plan: Plan, shards: Path, models: ModelStore | None = None) -> None:
+    def __init__(
+        self, plan: Plan, shards: Path, models: ModelStore | None = None, clock: Clock | None = None
+    ) -> None:
         self.plan = plan
         self.shards = shards
-        self.models = models or ModelStore(plan.profile, device=plan.device, judge_limit=plan.judge_limit)
-        self.planned = prepare(plan, self.models)
-        self.fingerprint = fingerprint(plan, self.planned)
-        self.media = MediaLoader(
-            plan.image_root,
-            longest_side=image_side(plan.profile, self.planned),
-            allow_outside=plan.allow_outside,
-            remote=Remote(shards.with_name("remote"), allowed=True) if plan.allow_remote else None,
-            threads=plan.decode_threads,
-        )
+        self.unusable: dict[str, str] = {}
+        self.clock = clock or Clock()
+        with self.clock.measure("stage", SET_UP):
+            self.models = models or ModelStore(plan.profile, device=plan.device, judge_limit=plan.judge_limit)
+            self.planned = prepare(plan, self.models)
+            self.fingerprint = fingerprint(plan, self.planned)
+            self.cache = feature_cache(plan)
+            self.media = MediaLoader(
+                plan.image_root,
+                longest_side=image_side(plan.profile, self.planned),
+                allow_outside=plan.allow_outside,
+                remote=Remote(shards.with_name("remote"), allowed=True) if plan.allow_remote else None,
+                threads=plan.decode_threads,
+                cache=self.cache,
+                viewers=viewers(self.planned),
+            )
+
+    def run(self, shards: Iterable[Shard]) -> Iterator[tuple[Shard, Done]]:
+        """Score every shard, or take it over if an earlier run finished exactly the same; in order.
+
+        A shard with faults that may pass (a server that was down) is scored again. The ``usage`` and ``times`` of a
+        marker are those of this call. While one batch is scored those after it are decoded, across the borders of
+        shards, and a shard is written while the next is scored: it is told when it is on the disk. What ``shards``
+        raises comes when those before are finished.
+        """
+        jobs = (job for shard in shards for job in self._jobs(shard, self.plan.batch_size))
+        found = Ahead(self._batch, _decoded_bytes, _embedded_bytes).results(jobs)
+        writing: deque[tuple[Shard, Future[Done]]] = deque()
+        writer = ThreadPoolExecutor(1, thread_name_prefix="write")
+        try:
+            for shard, write in self._finished(found):
+                while writing:
+                    yield self._written(writing)
+                writing.append((shard, writer.submit(write)))
+            while writing:
+                yield self._written(writing)
+        finally:
+            found.close()
+            writer.shutdown(wait=True)
 
     def score(self, shard: Shard, *, deadly: Collection[int] = (), journal: Path | None = None) -> Done:
-        """Score the shard, or take it over if an earlier run finished exactly the same.
+        """Score one shard as ``run`` does.
 
-        A shard with faults that may pass (a server that was down) is scored again. The ``usage`` returned is
-        that of this call. Records whose rows are ``deadly``, because they end the process, are not touched. To
-        find them, give a ``journal``: each record is then scored by itself, after its row is written there.
+        Records whose rows are ``deadly``, because they end the process, are not touched. To find them, give a
+        ``journal``: each record is then decoded and scored by itself, after its row is written there.
         """
-        path = folder(self.shards, shard.index)
-        mark = self._mark(shard)
-        done = read_done(path)
-        if done is not None and done.fingerprint == mark and not done.retry:
-            return replace(done, usage={})
-        before = self.models.usage()
-        shard = replace(
-            shard, records=tuple(_buried(r) if r.origin.row in deadly else r for r in shard.records)
-        )
-        samples = [r for r in shard.records if isinstance(r, Sample)]
-        scores: dict[str, list[Score]] = {p.spec.name: [] for p in self.planned if p.spec.level == "sample"}
-        features: dict[str, list[Features]] = {}
-        issues = [issue for record in shard.records for issue in record.issues]
-        issues += [issue for sample in samples for issue in long_texts(sample)]
-        unusable = {}
-        passing = False
-        offset = 0
-        for batch in self._batches(samples) if journal is None else self._one_by_one(samples, journal):
-            issues += _media_issues(batch)
-            passing = passing or _may_pass(batch)
-            fresh: dict[str, Features] = {}
-            for at, planned in enumerate(self.planned):
-                try:
-                    if planned.spec.level == "sample":
-                        scores[planned.spec.name] += _scores(planned, batch)
-                    else:
-                        found, faults, starved = _features(planned, batch)
-                        issues += faults
-                        passing = passing or starved
-                        fresh = found | fresh
-                except ModelUnavailable as error:
-                    # It would fail for every sample alike, after reading the weights anew each time.
-                    unusable[planned.spec.name] = str(error)
-                    self.planned[at] = without(planned, str(error))
-                    if planned.spec.level == "sample":
-                        scores[planned.spec.name] += _scores(self.planned[at], batch)
-            for name, feature in fresh.items():
-                moved = Features(feature.values, feature.index + offset, feature.retry)
-                features.setdefault(name, []).append(moved)
-            offset += len(batch)
-        retry = passing or any(score.retry for column in scores.values() for score in column)
-        retry = retry or any(part.retry for parts in features.values() for part in parts)
-        usage = used_since(before, self.models.usage())
-        # What is missing may be installed before the same command comes again.
-        done = Done(mark, len(shard.records), len(samples), retry or bool(unusable), usage, unusable)
-        failed = {issue.row for issue in issues if issue.severity == "error"}
-        if any(planned.broken for planned in self.planned):
-            failed = {record.origin.row for record in shard.records}
-        table = self._table(shard, scores, failed)
-        write_shard(path, done, table, issues, {name: _join(parts) for name, parts in features.items()})
+        if deadly:
+            records = (_buried(r) if r.origin.row in deadly else r for r in shard.records)
+            shard = replace(shard, records=tuple(records))
+        if journal is None:
+            [(_, done)] = self.run([shard])
+        else:
+            [(_, write)] = self._finished(self._one_by_one(shard, journal))
+            done = self._told(write())
         return done
+
+    def _one_by_one(self, shard: Shard, journal: Path) -> Iterator[tuple[_Job, Batch]]:
+        for job in self._jobs(shard, 1):
+            if job.samples:
+                journal.write_text(str(job.samples[0].origin.row))
+            yield job, self._batch(job)
+
+    def _jobs(self, shard: Shard, size: int) -> Iterator[_Job]:
+        """The shard's batches, and its end."""
+        with self.clock.measure("stage", COMPARE):
+            mark = self._mark(shard)
+            done = read_done(folder(self.shards, shard.index))
+        if done is not None and done.fingerprint == mark and not done.retry:
+            yield _Job(_Work(shard, mark, {}), taken=replace(done, usage={}))
+            return
+        work = _Work(shard, mark, {p.spec.name: [] for p in self.planned if p.spec.level == "sample"})
+        samples = [r for r in shard.records if isinstance(r, Sample)]
+        for part in batches(samples, size, self.media.longest_side):
+            yield _Job(work, part)
+        yield _Job(work)
 
     def _mark(self, shard: Shard) -> str:
         media = [m for r in shard.records if isinstance(r, Sample) for m in r.media]
         self.media.gather(media)
         return shard_fingerprint(self.fingerprint, shard, map(self.media.fingerprint, media))
 
-    def _batches(self, samples: Sequence[Sample]) -> Iterator[Batch]:
-        """Batches with their pictures decoded, and the headers of their clips read, one batch ahead of the metrics.
+    def _batch(self, job: _Job, *, at_once: bool = False) -> Batch:
+        samples = job.samples
+        images, clips = self.media.load_batch(samples, at_once=at_once), self.media.clips(samples)
+        return Batch(samples, images, clips, cache=self.cache, clock=self.clock)
 
-        A batch ends at ``batch_size`` samples, or before ``MAX_PICTURES`` are passed: the records alone decide.
-        """
-        parts: list[list[Sample]] = []
-        room = 0
-        for sample in samples:
-            room -= len(sample.images)
-            if not parts or len(parts[-1]) == self.plan.batch_size or room < 0:
-                parts.append([])
-                room = MAX_PICTURES - len(sample.images)
-            parts[-1].append(sample)
-        with ThreadPoolExecutor(1, thread_name_prefix="decode-ahead") as ahead:
-            pending = [ahead.submit(self._batch, part) for part in parts[:1]]
-            for i in range(len(parts)):
-                batch = pending.pop().result()
-                if i + 1 < len(parts):
-                    pending.append(ahead.submit(self._batch, parts[i + 1]))
-                yield batch
-
-    def _batch(self, samples: Sequence[Sample]) -> Batch:
-        return Batch(samples, self.media.load_batch(samples), self.media.clips(samples))
-
-    def _one_by_one(self, samples: Sequence[Sample], journal: Path) -> Iterator[Batch]:
-        for sample in samples:
-            journal.write_text(str(sample.origin.row))
-            yield from self._batches([sample])
-
-    def _table(self, shard: Shard, scores: dict[str, list[Score]], failed: Collection[int]) -> pa.Table:
-        schema = dict(BASE_COLUMNS)
-        for planned in self.planned:
-            if planned.spec.level == "sample":
-                schema |= metric_columns(planned.spec)
-        rows: list[dict[str, Any]] = []
-        position = 0
-        for record in shard.records:
-            o = record.origin
-            row: dict[str, Any] = {"row": o.row, "id": record.id, "file": o.file, "line": o.line}
-            row |= {"start": o.start, "end": o.end, "sha256": o.sha256, "source": source_of(record)}
-            if isinstance(record, Unreadable):
-                reason = "record unreadable: " + "; ".join(issue.detail for issue in record.issues)
-                row |= {"state": "unreadable", "n_turns": 0, "n_images": 0, "n_media": 0}
-                row |= {f"{name}_reason": reason for name in scores}
+    def _finished(self, found: Iterable[tuple[_Job, Batch]]) -> Iterator[tuple[Shard, Callable[[], Done]]]:
+        """Every shard when its last batch is scored, with what is left to do: to write it."""
+        before = self.models.usage()
+        coming = iter(found)
+        while True:
+            with self.clock.measure("stage", WAIT_FOR_DECODE):
+                job, batch = next(coming, (None, None))
+            if job is None or batch is None:
+                return
+            if job.taken is not None:
+                yield job.work.shard, partial(replace, job.taken)
+            elif job.samples:
+                self._score(job, batch)
             else:
-                broken = o.row in failed or any(column[position].fault for column in scores.values())
-                row |= {"state": "partial" if broken else "scored"}
-                row |= {"n_turns": len(record.turns), "n_images": len(record.images)}
-                row |= {"n_media": len(record.media)}
-                for name, column in scores.items():
-                    score = column[position]
-                    row[name] = score.value
-                    row[f"{name}_reason"] = in_utf8(score.reason)
-                    row |= {f"{name}_{part}": value for part, value in score.parts.items()}
-                    row |= {f"{name}_{note}": in_utf8(text) for note, text in score.notes.items()}
-                position += 1
-            rows.append(row)
-        return pa.Table.from_pylist(rows, schema=pa.schema(list(schema.items())))
+                usage = used_since(before, self.models.usage())
+                before = self.models.usage()
+                broken = any(planned.broken for planned in self.planned)
+                yield job.work.shard, partial(self._write, job.work, usage, broken, dict(self.unusable))
+            # While the next is waited for, this one's pictures may go.
+            del job, batch
+
+    def _score(self, job: _Job, batch: Batch) -> None:
+        """Every metric on one batch; where a picture that waited could not be decoded, on all of them decoded anew.
+
+        So what is said of such a picture, and whether the fault may pass, is the same as without a cache.
+        """
+        found: _Found | None = None
+        with suppress(_Undecoded):
+            found = self._scored(batch)
+        if found is None or undecoded(batch.images):
+            with self.clock.measure("stage", WAIT_FOR_DECODE):
+                batch = self._batch(job, at_once=True)
+            found = self._scored(batch)
+        work = job.work
+        for name, column in found.scores.items():
+            work.scores[name] += column
+        for name, feature in found.features.items():
+            moved = Features(feature.values, feature.index + work.n_samples, feature.retry)
+            work.features.setdefault(name, []).append(moved)
+        work.issues += found.issues
+        work.passing = work.passing or found.passing
+        work.n_samples += len(batch)
+
+    def _scored(self, batch: Batch) -> _Found:
+        """What every metric says of one batch."""
+        told = _Found(_media_issues(batch), _may_pass(batch))
+        for at, planned in enumerate(self.planned):
+            name = planned.spec.name
+            with self.clock.measure("metric", name):
+                try:
+                    if planned.spec.level == "sample":
+                        told.scores[name] = _scores(planned, batch)
+                    else:
+                        found, faults, starved = _features(planned, batch)
+                        told.issues += faults
+                        told.passing = told.passing or starved
+                        told.features = found | told.features
+                except ModelUnavailable as error:
+                    # It would fail for every sample alike, after reading the weights anew each time.
+                    self.unusable[name] = str(error)
+                    self.planned[at] = without(planned, str(error))
+                    if planned.spec.level == "sample":
+                        told.scores[name] = _scores(self.planned[at], batch)
+        return told
+
+    def _write(
+        self,
+        work: _Work,
+        usage: Mapping[str, Mapping[str, int]],
+        broken: bool,
+        unusable: Mapping[str, str],
+    ) -> Done:
+        shard = work.shard
+        issues = [issue for record in shard.records for issue in record.issues]
+        issues += [note for r in shard.records if isinstance(r, Sample) for note in long_texts(r)]
+        issues += work.issues
+        retry = work.passing or any(score.retry for column in work.scores.values() for score in column)
+        retry = retry or any(part.retry for parts in work.features.values() for part in parts)
+        # The mark is of a plan with these metrics, and what is missing may be there when the same command comes again.
+        retry = retry or bool(unusable)
+        done = Done(work.mark, len(shard.records), work.n_samples, retry, usage, unusable)
+        failed = {issue.row for issue in issues if issue.severity == "error"}
+        if broken:
+            failed = {record.origin.row for record in shard.records}
+        specs = [planned.spec for planned in self.planned if planned.spec.level == "sample"]
+        table = score_table(shard.records, specs, work.scores, failed)
+        features = {name: _join(parts) for name, parts in work.features.items()}
+        write_shard(folder(self.shards, shard.index), done, table, issues, features)
+        return done
+
+    def _written(self, writing: deque[tuple[Shard, Future[Done]]]) -> tuple[Shard, Done]:
+        """The first shard when it is on the disk."""
+        shard, future = writing.popleft()
+        with self.clock.measure("stage", WAIT_FOR_WRITE):
+            done = future.result()
+        return shard, self._told(done)
+
+    def _told(self, done: Done) -> Done:
+        """The marker with where the time went, and what the cache did, since the last one."""
+        times = self.clock.take() | {"decode": {"busy": self.media.spent()}}
+        return replace(done, times=times, cache=self.cache.take() if self.cache else {})
+
+
+def batches(samples: Sequence[Sample], size: int, side: int) -> Iterator[Sequence[Sample]]:
+    """The samples in parts of ``size``, or fewer where these would have more than two pictures a record of it, or
+    more than ``MAX_BATCH_BYTES`` were each picture a square of ``side`` pixels: the records and the plan alone decide.
+    """
+    most = min(2 * size, MAX_BATCH_BYTES // (3 * side**2))
+    start = pictures = 0
+    for at, sample in enumerate(samples):
+        more = len(sample.images) if sample.media else 0
+        if at > start and (at - start == size or pictures + more > most):
+            yield samples[start:at]
+            start, pictures = at, 0
+        pictures += more
+    if samples:
+        yield samples[start:]
+
+
+def score_table(
+    records: Sequence[Record],
+    specs: Sequence[MetricSpec],
+    scores: Mapping[str, Sequence[Score]],
+    failed: Collection[int],
+) -> pa.Table:
+    """The shard's table: ``BASE_COLUMNS`` and ``metric_columns``, one row a record.
+
+    ``scores`` are those of the readable records, in order; rows in ``failed`` were scored in part.
+    """
+    origins = [record.origin for record in records]
+    samples = [record for record in records if isinstance(record, Sample)]
+    faulty = [sample.origin.row in failed for sample in samples]
+    for column in scores.values():
+        faulty = [known or score.fault for known, score in zip(faulty, column, strict=True)]
+    whole = len(samples) == len(records)
+    places = [i for i, record in enumerate(records) if isinstance(record, Sample)]
+
+    def spread(values: Iterable[Any], otherwise: Sequence[Any]) -> Sequence[Any]:
+        """Values of the samples, among those of the unreadable records."""
+        if whole:
+            return list(values)
+        column = list(otherwise)
+        for place, value in zip(places, values, strict=True):
+            column[place] = value
+        return column
+
+    none, zeros = [None] * len(records), [0] * len(records)
+    columns: dict[str, Sequence[Any]] = {
+        "row": [o.row for o in origins],
+        "id": [record.id for record in records],
+        "file": [o.file for o in origins],
+        "line": [o.line for o in origins],
+        "start": [o.start for o in origins],
+        "end": [o.end for o in origins],
+        "sha256": [o.sha256 for o in origins],
+        "state": spread(["partial" if bad else "scored" for bad in faulty], ["unreadable"] * len(records)),
+        "n_turns": spread([len(sample.turns) for sample in samples], zeros),
+        "n_images": spread([len(sample.images) for sample in samples], zeros),
+        "n_media": spread([len(sample.media) for sample in samples], zeros),
+        "source": [source_of(record) for record in records],
+    }
+    schema = dict(BASE_COLUMNS)
+    unread = [None if isinstance(record, Sample) else _unreadable(record) for record in records]
+    for spec in specs:
+        schema |= metric_columns(spec)
+        column = scores[spec.name]
+        columns[spec.name] = spread([score.value for score in column], none)
+        columns[f"{spec.name}_reason"] = spread([in_utf8(score.reason) for score in column], unread)
+        for part in spec.parts:
+            columns[f"{spec.name}_{part}"] = spread([score.parts.get(part) for score in column], none)
+        for note in spec.notes:
+            columns[f"{spec.name}_{note}"] = spread(
+                [in_utf8(score.notes.get(note)) for score in column], none
+            )
+    return pa.table(
+        [pa.array(columns[name], kind) for name, kind in schema.items()], schema=pa.schema(schema)
+    )
+
+
+def _unreadable(record: Record) -> str:
+    return "record unreadable: " + "; ".join(issue.detail for issue in record.issues)
+
+
+def _embedded_bytes(job: _Job) -> int:
+    return sum(embedded(sample) for sample in job.samples)
+
+
+def _decoded_bytes(batch: Batch) -> int:
+    """What the batch's pictures take, those that wait to be decoded as their files."""
+    held: dict[int, int] = {}
+    for row in batch.images:
+        for image in row:
+            source = image.source
+            held[id(source)] = source.nbytes if isinstance(source, np.ndarray) else image.n_bytes
+    return sum(held.values())
 
 
 def used_since(
@@ -302,7 +512,9 @@ def _isolated(
         return run(batch)
     except ModelUnavailable:
         raise
-    except Exception as error:  # noqa: BLE001 - a metric may raise anything; the culprit is found below
+    except Exception as error:
+        if undecoded(batch.images):
+            raise _Undecoded from error
         starved = _out_of_memory(error)
         reason = "error: out of memory for this sample alone" if starved else as_reason(error)
     # Only here, outside the handler, is what the failed call held free again.
@@ -312,9 +524,7 @@ def _isolated(
     if len(batch) == 1:
         return failed(reason, starved, batch.samples[0])
     half = len(batch) // 2
-    halves = [
-        Batch(batch.samples[at], batch.images[at], batch.clips[at]) for at in (slice(half), slice(half, None))
-    ]
+    halves = (batch.part(0, half), batch.part(half, len(batch)))
     return [result for part in halves for result in _isolated(run, part, failed)]
 
 
@@ -351,6 +561,8 @@ def _join(parts: Sequence[Features]) -> Features:
 def _media_issues(batch: Batch) -> list[Issue]:
     found = []
     for sample, images, clips in zip(batch.samples, batch.images, batch.clips, strict=True):
+        if not sample.media:
+            continue
         o = sample.origin
         media: list[Image | Clip] = [*images, *clips]
         for medium in media:

@@ -12,8 +12,10 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +25,7 @@ from vlitqc.engine import disk
 from vlitqc.formats.writing import remove
 from vlitqc.types import Features, Issue, Record, Sample
 
+SYNCED_AT_ONCE = 8
 SHARD_BYTES = 64 << 20
 """A shard is closed when the media within its records are more: memory is bounded by the batch, not by the data."""
 
@@ -45,7 +48,8 @@ class Done:
 
     ``retry``: it holds faults that may pass, so the same command scores it again. ``usage`` counts what its
     judges were asked, by slot. ``unavailable`` names the metrics whose model could not be loaded, with the
-    reason.
+    reason. ``times`` are seconds by section and name, and ``cache`` is ``FeatureCache.take``; both
+    stay out of the file: equal shards are equal bytes.
     """
 
     fingerprint: str
@@ -54,6 +58,8 @@ class Done:
     retry: bool = False
     usage: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     unavailable: Mapping[str, str] = field(default_factory=dict)
+    times: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    cache: Mapping[str, Any] = field(default_factory=dict)
 
 
 def shard_size(index: int) -> int:
@@ -71,7 +77,7 @@ def cut(records: Iterable[Record]) -> Iterator[Shard]:
     held: list[Record] = []
     for record in records:
         held.append(record)
-        weight += _embedded(record)
+        weight += embedded(record)
         if len(held) == shard_size(index) or weight > SHARD_BYTES:
             yield Shard(index, tuple(held))
             index, weight, held = index + 1, 0, []
@@ -79,7 +85,8 @@ def cut(records: Iterable[Record]) -> Iterator[Shard]:
         yield Shard(index, tuple(held))
 
 
-def _embedded(record: Record) -> int:
+def embedded(record: Record) -> int:
+    """Bytes of the media within a record."""
     media = record.media if isinstance(record, Sample) else ()
     return sum(len(medium.data) for medium in media if medium.data is not None)
 
@@ -130,10 +137,14 @@ def write_shard(
                 else:
                     strings = pa.table({"text": pa.array(feature.values, pa.string())})
                     pq.write_table(strings, f"{base}.parquet", compression="zstd")
-            for written in (*fresh.glob("*.parquet"), *(fresh / "features").iterdir()):
-                disk.sync(written)
+            written = (*fresh.glob("*.parquet"), *(fresh / "features").iterdir())
+            # A disk takes several at once in the time of one.
+            with ThreadPoolExecutor(SYNCED_AT_ONCE) as pool:
+                list(pool.map(disk.sync, written))
             with (fresh / "done.json").open("w") as stream:
-                json.dump(asdict(done), stream)
+                told = asdict(done)
+                del told["times"], told["cache"]
+                json.dump(told, stream)
                 stream.flush()
                 os.fsync(stream.fileno())
             if path.exists():
@@ -148,10 +159,14 @@ def write_shard(
 
 def issue_table(issues: Iterable[Issue]) -> pa.Table:
     """Issues as a table of ISSUE_SCHEMA."""
-    rows = [asdict(issue) | {"detail": in_utf8(issue.detail)} for issue in issues]
-    return pa.Table.from_pylist(rows, schema=ISSUE_SCHEMA)
+    found = list(issues)
+    columns = {name: [getattr(issue, name) for issue in found] for name in ISSUE_SCHEMA.names}
+    columns["detail"] = [in_utf8(detail) for detail in columns["detail"]]
+    return pa.table(columns, schema=ISSUE_SCHEMA)
 
 
 def in_utf8(text: str | None) -> str | None:
     """The text with half a surrogate pair, which no table can hold, spelled ``\\udcff``."""
-    return None if text is None else text.encode("utf-8", "backslashreplace").decode()
+    if text is None or text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vlitqc.engine import dataset
-from vlitqc.engine.features import readable
+from vlitqc.engine.disk import read_table
+from vlitqc.engine.features import NO_ROWS, encoded, read_column
 from vlitqc.engine.plan import Plan, Planned, prepare
 from vlitqc.engine.run import Run
 from vlitqc.engine.vectors import shards_of
@@ -179,22 +179,21 @@ class PartFeatures:
 
     def strings(self, name: str) -> tuple[list[str], NDArray[np.int64]]:
         """The texts of a string feature that belong to kept samples, and the sample of each."""
-        texts: list[str] = []
-        indices: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
-        for shard, kept, places in self._shards:
-            if (path := shard / "features" / f"{name}.parquet").exists():
-                index = np.load(shard / "features" / f"{name}.index.npy")
-                texts += pq.read_table(path)["text"].filter(pa.array(kept[index])).to_pylist()
-                indices.append(places[index[kept[index]]])
-        return texts, np.concatenate(indices)
+        found = list(self._texts(name))
+        texts = [text for column, _ in found for text in column.to_pylist()]
+        return texts, np.concatenate([NO_ROWS, *(index for _, index in found)])
 
-    def column(self, name: str) -> list[Any]:
-        """A column of the table of scores, for kept samples only."""
-        values: list[Any] = []
-        for shard, kept, _ in self._shards:
-            table = readable(pq.read_table(shard / "scores.parquet", columns=["state", name]))
-            values += table[name].filter(pa.array(kept)).to_pylist()
-        return values
+    def coded(self, name: str) -> tuple[pa.DictionaryArray, NDArray[np.int64]]:
+        """The same by number: ``dictionary[indices[i]]``, in the order of first appearance."""
+        found = list(self._texts(name))
+        return encoded([column for column, _ in found]), np.concatenate(
+            [NO_ROWS, *(index for _, index in found)]
+        )
+
+    def column(self, name: str, samples: NDArray[np.int64] | None = None) -> list[Any]:
+        """A column of the table of scores, for all kept samples or for some of them."""
+        values = [value for shard, kept, _ in self._shards for value in read_column(shard, name, kept)]
+        return values if samples is None else [values[i] for i in samples.tolist()]
 
     def memo(self, key: Hashable, compute: Callable[[], T]) -> T:
         """The value stored under ``key``, computed on first use."""
@@ -202,3 +201,9 @@ class PartFeatures:
             self._memo[key] = compute()
         value: T = self._memo[key]
         return value
+
+    def _texts(self, name: str) -> Iterator[tuple[pa.ChunkedArray, NDArray[np.int64]]]:
+        for shard, kept, places in self._shards:
+            if (path := shard / "features" / f"{name}.parquet").exists():
+                index = np.load(shard / "features" / f"{name}.index.npy")
+                yield read_table(path)["text"].filter(pa.array(kept[index])), places[index[kept[index]]]

@@ -9,13 +9,15 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
+from vlitqc.engine.clock import WAIT_FOR_WORKERS, Clock
 from vlitqc.engine.disk import sweep
-from vlitqc.engine.plan import Plan
+from vlitqc.engine.plan import Plan, processors
 from vlitqc.engine.scorer import ShardScorer
 from vlitqc.engine.shards import Done, Shard
 from vlitqc.errors import RunError
@@ -28,26 +30,29 @@ _scorer: ShardScorer | None = None
 
 
 def run_shards(
-    plan: Plan, target: Path, shards: Iterable[Shard], *, workers: int, models: ModelStore
+    plan: Plan, target: Path, shards: Iterable[Shard], *, workers: int, models: ModelStore, clock: Clock
 ) -> Iterator[tuple[Shard, Done]]:
     """Score every shard into ``target``; yields each with its marker, in order, as it finishes.
 
-    A single worker is this process, with its ``models``; more are processes of their own.
+    A single worker is this process, with its ``models`` and ``clock``; more are processes of their own.
     """
     if workers <= 1:
-        scorer = ShardScorer(plan, target, models)
-        for shard in shards:
-            yield shard, scorer.score(shard)
+        yield from ShardScorer(plan, target, models, clock).run(shards)
         return
     crew = _Crew(plan, target, workers)
     pending: deque[tuple[Shard, Future[Done]]] = deque()
+
+    def first() -> tuple[Shard, Done]:
+        with clock.measure("stage", WAIT_FOR_WORKERS):
+            return crew.first(pending)
+
     try:
         for shard in shards:
             pending.append((shard, crew.submit(shard)))
             if len(pending) >= 2 * workers:
-                yield crew.first(pending)
+                yield first()
         while pending:
-            yield crew.first(pending)
+            yield first()
     except BaseException:
         crew.end()
         raise
@@ -71,7 +76,7 @@ class _Crew:
     def submit(self, shard: Shard) -> Future[Done]:
         """Have the shard scored; a crew that is broken says so in the future."""
         try:
-            return self._pool.submit(_score, shard)
+            return self._hand(shard)
         except BrokenProcessPool as error:
             broken: Future[Done] = Future()
             broken.set_exception(error)
@@ -105,7 +110,7 @@ class _Crew:
         """The shard in a process of its own; if that dies too, without the records that kill it."""
         self._renew(1)
         try:
-            return self._pool.submit(_score, shard).result()
+            return self._hand(shard).result()
         except BrokenProcessPool:
             pass
         journal = self._target / f".{shard.index:05d}.{os.getpid()}"
@@ -117,12 +122,20 @@ class _Crew:
                 raise self._lost(shard)
             self._renew(1)
             try:
-                return self._pool.submit(_score, shard, frozenset(deadly), journal).result()
+                return self._hand(shard, frozenset(deadly), journal).result()
             except BrokenProcessPool:
                 row = journal.read_text() if journal.exists() else ""
                 if not row:
                     raise self._lost(shard) from None
                 deadly.add(int(row))
+
+    def _hand(
+        self, shard: Shard, deadly: frozenset[int] = frozenset(), journal: Path | None = None
+    ) -> Future[Done]:
+        # This may start a worker, and Ctrl-C reaches the whole group: the worker never hears of it, as it inherits
+        # what is blocked; this process, which alone answers it, hears of it a moment later.
+        with _interrupts_blocked():
+            return self._pool.submit(_score, shard, deadly, journal)
 
     def _lost(self, shard: Shard) -> RunError:
         first, last = shard.records[0].origin, shard.records[-1].origin
@@ -143,7 +156,7 @@ class _Crew:
         limit = self._plan.judge_limit
         for i in range(workers):
             limits.put(share(None if limit is None else max(0, limit - self._asked), i, workers))
-        threads = max(1, (os.cpu_count() or 1) // workers)
+        threads = max(1, processors() // workers)
         return ProcessPoolExecutor(
             workers,
             mp_context=context,
@@ -157,16 +170,28 @@ def share(limit: int | None, worker: int, workers: int) -> int | None:
     return None if limit is None else limit // workers + (worker < limit % workers)
 
 
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(plan: Plan, target: Path, threads: int, limits: SimpleQueue[int | None]) -> None:
     global _scorer  # noqa: PLW0603 - a worker process holds exactly one scorer, with its loaded models
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    # Ctrl-C reaches the whole group; the parent alone answers it.
+    # Where it could not be blocked; what a worker starts in its turn ignores it as well.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     _scorer = ShardScorer(replace(plan, judge_limit=limits.get()), target)
 
 
-def _score(shard: Shard, deadly: frozenset[int] = frozenset(), journal: Path | None = None) -> Done:
+def _score(shard: Shard, deadly: frozenset[int], journal: Path | None) -> Done:
     assert _scorer is not None
     return _scorer.score(shard, deadly=deadly, journal=journal)
 

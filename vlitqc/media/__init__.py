@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlitqc.media.files import default_image_root
 from vlitqc.media.issues import issue_kind, remarks
-from vlitqc.media.loader import MAX_BYTES, MediaLoader
+from vlitqc.media.loader import MAX_BYTES, MediaLoader, undecoded
 from vlitqc.media.pictures import FORMATS, MAX_PIXELS
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "default_image_root",
     "issue_kind",
     "remarks",
+    "undecoded",
 ]

@@ -27,8 +27,12 @@ class MediaFault(Exception):
         self.retry = retry
 
 
+class TooSlow(MediaFault):
+    """It takes too long here; a faster machine might read it."""
+
+
 class Bounded(BytesIO):
-    """Bytes whose reader is stopped, with MediaFault, once it has computed for ``seconds`` of its thread's time.
+    """Bytes whose reader is stopped, with TooSlow, once it has computed for ``seconds`` of its thread's time.
 
     Time of the thread and not of the clock, so that a busy machine faults no picture that a free one would read.
     """
@@ -42,7 +46,7 @@ class Bounded(BytesIO):
         """As of BytesIO."""
         if thread_time() > self._end:
             told = f"unreadable: it takes over {self._seconds:g} seconds to decode, as hostile files do"
-            raise MediaFault(told)
+            raise TooSlow(told)
         return super().read(size)
 
 

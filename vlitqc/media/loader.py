@@ -6,27 +6,42 @@ import hashlib
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeGuard, TypeVar
 
 from vlitqc.media import content, pictures
 from vlitqc.media.clips import Header, read_header
-from vlitqc.media.files import SCHEME, MediaFault, as_fault, check_size, find, open_file, read_file, short
+from vlitqc.media.files import (
+    SCHEME,
+    MediaFault,
+    as_fault,
+    check_size,
+    find,
+    open_file,
+    read_file,
+    short,
+)
 from vlitqc.media.pictures import MAX_PIXELS, Picture
 from vlitqc.remote import Remote, RemoteFault, not_fetched
-from vlitqc.types import Clip, Image, Media, Sample
+from vlitqc.types import Clip, FeatureCache, Image, Media, Rgb, Sample
 
 MAX_BYTES = 1 << 28
 MAX_DECODED_BYTES = 1 << 30
 """What the distinct pictures of one record may take when they are decoded."""
 
+MOST_LOOKS = 256
+"""So many looks at pictures that wait to be decoded are always borne; beyond, no more than one at every second."""
+
 FRAME_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"))
 """What the pictures of a folder of frames are called."""
 
 M = TypeVar("M")
+S = TypeVar("S")
 
 
 class MediaLoader:
@@ -37,6 +52,10 @@ class MediaLoader:
     ``max_bytes`` bound what one picture may cost; ``allow_outside`` permits paths that leave ``root``, by ``..``,
     absolutely, or through a link. ``threads`` read at once. A medium that cannot be had comes as an ``Image`` or
     ``Clip`` with a ``fault``; nothing is raised for it.
+
+    With a ``cache`` a picture that was decoded before is read and hashed, and decoded only when somebody looks at
+    its pixels, which those named by ``viewers`` are not expected to do a second time. Where most are looked at all
+    the same, such as by a judge, all are decoded at once again. ``undecoded`` tells where that failed so late.
 
     Decoding sets ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` to False for the process, since a picture filled up
     with grey must not pass for a whole one, and keeps Pillow's warnings about damaged metadata quiet.
@@ -52,6 +71,8 @@ class MediaLoader:
         allow_outside: bool = False,
         remote: Remote | None = None,
         threads: int = 4,
+        cache: FeatureCache | None = None,
+        viewers: str = "",
     ) -> None:
         if longest_side < 1 or threads < 1:
             raise ValueError(f"longest_side and threads are at least 1; got {longest_side} and {threads}")
@@ -62,26 +83,37 @@ class MediaLoader:
         self.allow_outside = allow_outside
         self.remote = remote
         self.threads = threads
+        self.cache = cache
+        self._space = f"picture header {longest_side} {self.max_pixels} {viewers}"
+        self._late = self._looked_at = 0
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._lock = threading.Lock()
+        self._spent = 0.0
 
     def load(self, media: Media) -> Image:
         """The picture, or its fault."""
-        return self._load(media, _Decoded())
+        decoded = _Decoded()
+        image = self._load(media, decoded)
+        self._keep(decoded)
+        return image
 
-    def load_batch(self, samples: Sequence[Sample]) -> list[list[Image]]:
-        """``result[i][j]``: picture ``j`` of ``samples[i]``.
+    def load_batch(self, samples: Sequence[Sample], *, at_once: bool = False) -> list[list[Image]]:
+        """``result[i][j]``: picture ``j`` of ``samples[i]``; ``at_once``: decoded, whatever the cache knows of it.
 
         Each distinct reference is read once and each distinct content decoded once: equal pictures share their
         ``pixels``. Of a record whose pictures take more than ``MAX_DECODED_BYTES``, all from the one that goes
         beyond it on have a fault.
         """
-        decoded = _Decoded()
+        decoded = _Decoded(at_once=at_once)
         safe = MAX_DECODED_BYTES // (3 * self.longest_side**2)
         rows = [sample.images for sample in samples]
         read = self._each(
             [row if len(row) <= safe else () for row in rows], lambda media: self._load(media, decoded)
         )
+        self._keep(decoded)
         return [
-            found if len(row) <= safe else self._bounded(row) for row, found in zip(rows, read, strict=True)
+            found if len(row) <= safe else self._timed(self._bounded, row)
+            for row, found in zip(rows, read, strict=True)
         ]
 
     def clip(self, media: Media) -> Clip:
@@ -144,17 +176,31 @@ class MediaLoader:
     def _each(self, rows: Sequence[Sequence[Media]], read: Callable[[Media], M]) -> list[list[M]]:
         """``read`` of every medium, in its place, called once for each distinct one."""
         wanted = {_key(media): media for row in rows for media in row}
-        if min(self.threads, len(wanted)) > 1:
-            with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool:
-                results = list(pool.map(read, wanted.values()))
-        else:
-            results = [read(media) for media in wanted.values()]
+        if not wanted:
+            return [[] for _ in rows]
+        each = self._pool.map if min(self.threads, len(wanted)) > 1 else map
+        results = list(each(partial(self._timed, read), wanted.values()))
         found = dict(zip(wanted, results, strict=True))
         return [[found[_key(media)] for media in row] for row in rows]
 
+    def spent(self) -> float:
+        """Processor seconds that reading and decoding took since the last call, all threads together."""
+        with self._lock:
+            spent, self._spent = self._spent, 0.0
+        return spent
+
+    def _timed(self, work: Callable[[S], M], of: S) -> M:
+        started = time.thread_time()
+        try:
+            return work(of)
+        finally:
+            spent = time.thread_time() - started
+            with self._lock:
+                self._spent += spent
+
     def _bounded(self, row: Sequence[Media]) -> list[Image]:
         """The pictures of one record in their order, as far as the bound on a record goes."""
-        decoded = _Decoded()
+        decoded = _Decoded(at_once=True)
         found: dict[tuple[str, ...], Image] = {}
         seen: set[str] = set()
         left = MAX_DECODED_BYTES
@@ -209,24 +255,58 @@ class MediaLoader:
             return Image(media.reference, None, str(fault), retry=fault.retry)
         except MemoryError:
             return Image(media.reference, None, "unreadable: no memory was left to read it", retry=True)
-        sha256, n_bytes = hashlib.sha256(data).hexdigest(), len(data)
+        sha256 = hashlib.sha256(data).hexdigest()
+        source: Rgb | _Late
         try:
-            picture = decoded.get(sha256, lambda: pictures.decode(data, self.longest_side, self.max_pixels))
+            known = self._known(decoded, sha256, len(data))
+            decode = partial(self._decode, decoded, sha256, data, late=known is not None)
+            if known is None:
+                picture = decoded.picture(sha256, decode)
+                source = picture.pixels
+                width, height, form, frames = picture.width, picture.height, picture.format, picture.frames
+            else:
+                width, height, form, frames = known
+                source = _Late(partial(decoded.picture, sha256, decode))
         except MediaFault as fault:
-            return Image(
-                media.reference, None, self._told(media, fault), sha256, n_bytes=n_bytes, retry=fault.retry
-            )
+            told = self._told(media, fault)
+            return Image(media.reference, None, told, sha256, n_bytes=len(data), retry=fault.retry)
         return Image(
             media.reference,
-            picture.pixels,
+            source,
             None,
             sha256,
-            picture.width,
-            picture.height,
-            picture.format,
-            n_bytes,
-            picture.frames,
+            width,
+            height,
+            form,
+            len(data),
+            frames,
+            side=self.longest_side,
         )
+
+    def _decode(self, decoded: _Decoded, sha256: str, data: bytes, *, late: bool) -> Picture:
+        if late:
+            with self._lock:
+                self._looked_at += 1
+        picture = pictures.decode(data, self.longest_side, self.max_pixels)
+        decoded.headers[sha256] = [picture.width, picture.height, picture.format, picture.frames]
+        return picture
+
+    def _known(self, decoded: _Decoded, sha256: str, n_bytes: int) -> tuple[int, int, str, int] | None:
+        """Width, height, format and frames of a picture that may be decoded late."""
+        # Bytes that wait to be decoded take no more than pixels would, and no more wait in vain than not.
+        if decoded.at_once or self.cache is None or n_bytes > 3 * self.longest_side**2:
+            return None
+        header = self.cache.find(self._space, [sha256]).get(sha256)
+        if not _is_header(header) or 2 * self._looked_at > max(2 * MOST_LOOKS, self._late):
+            return None
+        with self._lock:
+            self._late += sha256 not in decoded.late
+            decoded.late.add(sha256)
+        return header[0], header[1], header[2], header[3]
+
+    def _keep(self, decoded: _Decoded) -> None:
+        if self.cache is not None:
+            self.cache.keep(self._space, decoded.headers)
 
     def _header(self, media: Media, kind: Literal["video", "audio"]) -> tuple[Header, int]:
         if media.data is not None:
@@ -289,14 +369,46 @@ def _listed(folder: Path, reference: str) -> tuple[str, ...]:
     return tuple(f"{reference}/{name}" for name in names)
 
 
-class _Decoded:
-    """Decodings of one batch by content hash. Whoever asks first decodes; the others wait for it."""
+def undecoded(images: Iterable[Sequence[Image]]) -> bool:
+    """Whether somebody looked at one of the pictures and it could not be decoded, late as it was."""
+    return any(isinstance(image.source, _Late) and image.source.failed for row in images for image in row)
 
-    def __init__(self) -> None:
+
+class _Late:
+    """Decodes a picture when somebody looks at it; ``failed`` where that could not be done."""
+
+    def __init__(self, decode: Callable[[], Picture]) -> None:
+        self._decode = decode
+        self.failed = False
+
+    def __call__(self) -> Rgb:
+        try:
+            return self._decode().pixels
+        except Exception:
+            self.failed = True
+            raise
+
+
+def _is_header(found: Any) -> TypeGuard[list[Any]]:
+    """Whether it is what ``_decode`` keeps."""
+    return isinstance(found, list) and list(map(type, found)) == [int, int, str, int]
+
+
+class _Decoded:
+    """Decodings of one batch by content hash. Whoever asks first decodes; the others wait for it.
+
+    ``at_once``: no picture waits for somebody to look at it. ``late`` are the contents that do, and ``headers`` those
+    of the pictures that were decoded.
+    """
+
+    def __init__(self, *, at_once: bool = False) -> None:
+        self.at_once = at_once
+        self.late: set[str] = set()
+        self.headers: dict[str, list[int | str]] = {}
         self._lock = threading.Lock()
         self._futures: dict[str, Future[Picture]] = {}
 
-    def get(self, sha256: str, decode: Callable[[], Picture]) -> Picture:
+    def picture(self, sha256: str, decode: Callable[[], Picture]) -> Picture:
         """The decoding of the content ``sha256``; raises what ``decode`` raised."""
         with self._lock:
             future = self._futures.get(sha256)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from vlitqc.errors import ModelUnavailable
 from vlitqc.models.cache import cache_folder
+from vlitqc.models.sqlite_file import OtherLayout, SqliteFile
 from vlitqc.types import Question
 
 FILE_NAME = "answers.sqlite"
 LAYOUT = 1
-_BUSY_SECONDS = 60.0
 
 
 def answer_key(
@@ -57,9 +55,8 @@ def answer_key(
 class AnswerCache:
     """Texts by key in one SQLite file, safe for several processes and threads, and for a kill at any time.
 
-    The file is opened on first use and made with mode 0600, its folder with 0700, because answers quote the
-    data. It is written ahead (WAL), each answer in a transaction of its own, and lies on a local disk: SQLite's
-    locks do not hold over most network file systems. The first answer under a key stays.
+    A ``SqliteFile``, readable by its owner alone because answers quote the data; each answer is a transaction of
+    its own. The first answer under a key stays.
 
     ``get`` and ``put`` raise ModelUnavailable where the file cannot be opened, read or written, or is damaged:
     answers cost time or money, so nothing is thrown away without the user's word.
@@ -67,8 +64,11 @@ class AnswerCache:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = threading.Lock()
-        self._open: tuple[int, sqlite3.Connection] | None = None
+        self._file = SqliteFile(
+            path,
+            layout=LAYOUT,
+            tables=("CREATE TABLE answers (key TEXT PRIMARY KEY, text BLOB NOT NULL) WITHOUT ROWID",),
+        )
 
     @classmethod
     def in_folder(cls, option: str | Path | None = None) -> AnswerCache:
@@ -92,58 +92,28 @@ class AnswerCache:
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
-        with self._lock:
-            if self._open is not None and self._open[0] == os.getpid():
-                self._open[1].close()
-            self._open = None
+        self._file.close()
 
     def _run(self, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        with self._lock:
-            try:
-                # A connection must not cross a fork: a child opens its own.
-                if self._open is None or self._open[0] != os.getpid():
-                    self._open = (os.getpid(), self._connect())
-                return self._open[1].execute(statement, values).fetchall()
-            except sqlite3.OperationalError as error:
-                raise ModelUnavailable(
-                    f"the cache of answers {self.path} cannot be used ({error}); "
-                    "make it writable, or name another folder in VLITQC_CACHE"
-                ) from error
-            except sqlite3.DatabaseError as error:
-                raise ModelUnavailable(
-                    f"the cache of answers {self.path} is damaged ({error}); move it away and run again: "
-                    "what it held will be asked anew"
-                ) from error
-            except OSError as error:
-                raise ModelUnavailable(
-                    f"the cache of answers {self.path} cannot be made ({error.strerror}); "
-                    "name another folder in VLITQC_CACHE"
-                ) from error
-
-    def _connect(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite gives its side files the mode of the file itself.
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(
-            self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute("BEGIN IMMEDIATE")
-            (layout,) = connection.execute("PRAGMA user_version").fetchone()
-            if layout == 0:
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, text BLOB NOT NULL) WITHOUT ROWID"
-                )
-                connection.execute(f"PRAGMA user_version={LAYOUT}")
-            connection.execute("COMMIT")
-            if layout not in (0, LAYOUT):
-                raise ModelUnavailable(
-                    f"the cache of answers {self.path} has layout {layout}, this version writes {LAYOUT}; "
-                    "name another folder in VLITQC_CACHE"
-                )
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+            return self._file.run(lambda connection: connection.execute(statement, values).fetchall())
+        except OtherLayout as error:
+            raise ModelUnavailable(
+                f"the cache of answers {self.path} has layout {error}, this version writes {LAYOUT}; "
+                "name another folder in VLITQC_CACHE"
+            ) from error
+        except sqlite3.OperationalError as error:
+            raise ModelUnavailable(
+                f"the cache of answers {self.path} cannot be used ({error}); "
+                "make it writable, or name another folder in VLITQC_CACHE"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise ModelUnavailable(
+                f"the cache of answers {self.path} is damaged ({error}); move it away and run again: "
+                "what it held will be asked anew"
+            ) from error
+        except OSError as error:
+            raise ModelUnavailable(
+                f"the cache of answers {self.path} cannot be made ({error.strerror}); "
+                "name another folder in VLITQC_CACHE"
+            ) from error

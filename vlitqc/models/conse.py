@@ -114,8 +114,16 @@ class ConSE:
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """Unit centred rows ``float32[n, d]``."""
-        space = self._load()
-        return _unit(self._text.encode_texts(texts) - space.text_mean)
+        return self.from_text_stage(self._text.encode_texts(texts))
+
+    @property
+    def text_stage(self) -> TextEncoder:
+        """The text encoder: its rows serve whoever else needs them."""
+        return self._text
+
+    def from_text_stage(self, rows: FloatArray) -> FloatArray:
+        """Unit centred rows ``float32[n, d]`` from the text encoder's."""
+        return _unit(rows - self._load().text_mean)
 
     def sentences(self, text: str) -> list[str]:
         """The text encoder's pieces."""

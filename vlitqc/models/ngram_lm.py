@@ -22,24 +22,39 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import repeat
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlitqc.errors import ModelUnavailable
 from vlitqc.language import UNKNOWN, not_known
+from vlitqc.models.word_tables import (
+    LOG_FLOOR,
+    NEUTRAL,
+    RESERVED,
+    SENTENCE_END,
+    SEPARATOR,
+    TEXT_END,
+    UNKNOWN_WORD,
+    ZIPF_UNCOMMON,
+    find_rows,
+    letter_pairs,
+    load_counts,
+    load_word_lists,
+    word_hashes,
+)
 from vlitqc.types import ModelRef, Scale, TextLikelihood
 
-# Tokens in the Web 1T corpus; the files hold its most frequent words only, so their sum is smaller.
-_CORPUS_TOKENS = 1_024_908_267_229.0
 _BACKOFF = 0.4
 _LOG_BACKOFF = math.log(_BACKOFF)
-_LOG_FLOOR = -math.log(_CORPUS_TOKENS)
 # Three letters already part noise from prose (AUC 1.00 on captions); more would only charge names and typing
 # errors of good text, which blurs the reading of word order (AUC real vs shuffled 0.957 at 3, 0.952 at 6).
 _MAX_SPELLED = 3
@@ -47,9 +62,6 @@ _MAX_SPELLED = 3
 # Below this many scored words the mean is decided by one bigram, and "a cat" or "2" is a good answer.
 MIN_WORDS = 3
 
-_TEXT_END, _SENTENCE_END, _NEUTRAL, _UNKNOWN = 0, 1, 2, 3
-_RESERVED = 4
-_SEPARATOR = "\x00"
 _NO_WORD = "0"
 # Written with "[^\x00]" so that no match can run from one text of the batch into the next, and with bounded
 # or single-pass repeats, since the text is untrusted.
@@ -89,11 +101,6 @@ _UNSUPPORTED_SCRIPT = {
     "MYANMAR": "my", "GEORGIAN": "ka", "ARMENIAN": "hy", "ETHIOPIC": "am", "TELUGU": "te", "KANNADA": "kn",
     "MALAYALAM": "ml", "GUJARATI": "gu", "GURMUKHI": "pa", "SINHALA": "si", "ORIYA": "or", "TIBETAN": "bo",
 }  # fmt: skip
-_NO_WORDFREQ_TOKENS = frozenset({"zh", "ja", "ko"})
-_COMMON_WORDS = 2000
-# Zipf value (log10 of the count in 10^9 words) lent to a word outside a language's common words: about a
-# tenth of the rarest of them.
-_ZIPF_UNCOMMON = 3.0
 # A text changes its language on a clear lead only: a few short words of random letters are common somewhere.
 _MIN_SHARE, _MIN_LEAD = 0.5, 0.5
 # A text of no language that has a list: few of its words are common in English, several are in no English list, yet
@@ -102,62 +109,16 @@ _MIN_SHARE, _MIN_LEAD = 0.5, 0.5
 _MAX_ENGLISH, _MIN_UNKNOWN, _MIN_LETTERS = 0.25, 0.15, -3.0
 # Enough words to tell a language by; the rest of a long text would only cost time.
 _LANGUAGE_WORDS = 200
-# Their lists hold loan words in Latin letters, which must not make an English text Hindi.
-_NON_LATIN = frozenset({"ar", "bg", "bn", "el", "fa", "he", "hi", "mk", "ru", "ta", "uk", "ur"})
+# Tokens whose numbers are kept from call to call, and how long they may be; the rest is looked up again.
+_MOST_TOKENS, _LONGEST_TOKEN = 1 << 17, 64
 _NON_ASCII_LETTER = re.compile(r"[^\x00-\x7f\W\d_]")
 _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f\u1e00-\u1eff]")
 
 
-@dataclass(frozen=True, slots=True)
-class _Tables:
-    ids: dict[str, int]
-    log_p: NDArray[np.float64]
-    counts: NDArray[np.float64]
-    pair_keys: NDArray[np.int64]
-    pair_counts: NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class _CommonWords:
-    languages: tuple[str, ...]
-    rows: dict[str, int]
-    zipf: NDArray[np.float32]
-    letters: NDArray[np.float64]
-
-
-def _read_tables(unigrams: Path, bigrams: Path) -> _Tables:
-    fields = unigrams.read_text(encoding="utf-8").split()
-    ids = {".": _SENTENCE_END, "\n": _SENTENCE_END, _SEPARATOR: _TEXT_END}
-    # The mark of a sentence's start has no unigram count in the file; its pairs' sum stands in below.
-    words = fields[0::2]
-    ids.update(zip(words, range(_RESERVED, _RESERVED + len(words)), strict=True))
-    counts = np.zeros(_RESERVED + len(words))
-    counts[_RESERVED:] = np.array(fields[1::2], dtype=np.float64)
-
-    fields = bigrams.read_text(encoding="utf-8").split()
-    marks = {**ids, "<s>": _SENTENCE_END}
-    n_pairs = len(fields) // 3
-    first = np.fromiter(map(marks.get, fields[0::3], repeat(-1)), np.int64, n_pairs)
-    second = np.fromiter(map(ids.get, fields[1::3], repeat(-1)), np.int64, n_pairs)
-    weight = np.array(fields[2::3], dtype=np.float64)
-    known = (first >= 0) & (second >= _RESERVED)
-    if not known.any():
-        raise ValueError("no pair of counted words")
-    first, second, weight = first[known], second[known], weight[known]
-    # Lower-casing left some pairs twice in the file; their counts belong together.
-    keys, where = np.unique(first << 32 | second, return_inverse=True)
-    pair_counts = np.bincount(where, weights=weight).astype(np.float64)
-    counts[_SENTENCE_END] = weight[first == _SENTENCE_END].sum()
-
-    log_p = np.full(len(counts), _LOG_FLOOR)
-    log_p[_RESERVED:] = np.log(counts[_RESERVED:] / _CORPUS_TOKENS)
-    return _Tables(ids, log_p, counts, keys, pair_counts)
-
-
 def _prose(text: str) -> str:
     """Lower-cased text with code, formulas, links and marks replaced by the neutral token ``0``."""
-    if _SEPARATOR in text:
-        text = text.replace(_SEPARATOR, " ")
+    if SEPARATOR in text:
+        text = text.replace(SEPARATOR, " ")
     if "](" in text:
         text = _LINK.sub(r" \1 ", text)
     if _MAY_HOLD_NON_PROSE.search(text):
@@ -183,27 +144,129 @@ def tokenise(text: str) -> list[str]:
     ``.`` marks a sentence's end and ``0`` anything that is not a word (a number, code, a link, an image
     token); neither is scored, and a word after ``0`` has no context.
     """
-    return [token for token in _tokens(_prose(text) + _SEPARATOR) if token != _SEPARATOR]
+    return [token for token in _tokens(_prose(text) + SEPARATOR) if token != SEPARATOR]
 
 
 def _tokens(prose: str) -> list[str]:
-    tokens: list[str] = _TOKEN.findall(prose)
-    out: list[str] = []
-    append = out.append
-    for token in tokens:
-        head = token[0]
-        if head.isalpha():
-            if "'" in token:
-                out.extend(_contraction(token))
-            else:
-                append(token)
-        elif head in ".!?\n":
-            append(".")
-        elif head == _SEPARATOR:
-            append(_SEPARATOR)
-        else:
-            append(_NO_WORD)
-    return out
+    return [word for token in _TOKEN.findall(prose) for word in _words_of(token)]
+
+
+def _words_of(token: str) -> list[str]:
+    """What the model sees of a token: a word, both halves of a contraction, or a mark."""
+    head = token[0]
+    if head.isalpha():
+        return _contraction(token) if "'" in token else [token]
+    if head in ".!?\n":
+        return ["."]
+    return [SEPARATOR if head == SEPARATOR else _NO_WORD]
+
+
+class _Tokens(NamedTuple):
+    """What the tables say of tokens, one row a token.
+
+    ``id`` is the word's id; ``log_p`` log P(w) and ``reference`` log max(P(w), 1/N); ``unknown``: no list has it;
+    ``is_word``: it begins with a letter; ``common``: its row among the common words of all languages.
+    """
+
+    id: NDArray[np.int64]
+    log_p: NDArray[np.float64]
+    reference: NDArray[np.float64]
+    unknown: NDArray[np.bool_]
+    is_word: NDArray[np.bool_]
+    common: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64]) -> _Tokens:
+        return _Tokens(
+            self.id[rows],
+            self.log_p[rows],
+            self.reference[rows],
+            self.unknown[rows],
+            self.is_word[rows],
+            self.common[rows],
+        )
+
+
+class _Lexicon:
+    """The tables, and what they say of every token met so far, so that a token is looked up once.
+
+    Values do not depend on what was met: when the tokens become too many, they are forgotten.
+    """
+
+    def __init__(self, unigrams: Path, bigrams: Path) -> None:
+        self.counts = load_counts(unigrams, bigrams)
+        self.lists = load_word_lists()
+        self.zipf = self.lists.zipf_values()
+        self.languages: list[str] = self.lists.languages.tolist()
+        self._lock = threading.Lock()
+        self._forget()
+
+    def read(self, prose: Sequence[str]) -> tuple[_Tokens, NDArray[np.int64]]:
+        """The tokens of all texts, and the text of each; a text begins and ends with a mark."""
+        tokens: list[str] = _TOKEN.findall(SEPARATOR + SEPARATOR.join(prose) + SEPARATOR)
+        with self._lock:
+            numbers = np.fromiter(map(self._numbers.get, tokens, repeat(-1)), np.int64, len(tokens))
+            longest = 0
+            if numbers.min() < 0:
+                new = list(dict.fromkeys(tokens[i] for i in np.flatnonzero(numbers < 0).tolist()))
+                longest = max(map(len, new))
+                self._learn(new)
+                numbers = np.fromiter(map(self._numbers.__getitem__, tokens), np.int64, len(tokens))
+            first, size, known = self._first, self._size, self._known
+            if len(self._numbers) > _MOST_TOKENS or longest > _LONGEST_TOKEN:
+                self._forget()
+        # A contraction is two words, or more: row k of a token is k after its first.
+        sizes = size[numbers]
+        before = np.cumsum(sizes) - sizes
+        rows = np.repeat(first[numbers] - before, sizes) + np.arange(int(sizes.sum()))
+        found = known.take(rows)
+        return found, np.cumsum(found.id == TEXT_END) - 1
+
+    def _forget(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._first = np.empty(0, np.int64)
+        self._size = np.empty(0, np.int64)
+        self._known = self._look_up([])
+
+    def _learn(self, new: list[str]) -> None:
+        words = [_words_of(token) for token in new]
+        size = np.array([len(parts) for parts in words], np.int64)
+        first = len(self._known.id) + np.cumsum(size) - size
+        found = self._look_up([word for parts in words for word in parts])
+        self._numbers.update(zip(new, range(len(self._numbers), len(self._numbers) + len(new)), strict=True))
+        self._first = np.concatenate([self._first, first])
+        self._size = np.concatenate([self._size, size])
+        self._known = _Tokens(
+            *(np.concatenate([old, more]) for old, more in zip(self._known, found, strict=True))
+        )
+
+    def _look_up(self, words: list[str]) -> _Tokens:
+        hashes = word_hashes(words)
+        at, counted = find_rows(self.counts.words, hashes)
+        ids = np.where(counted, self.counts.ids[at], UNKNOWN_WORD).astype(np.int64)
+        log_p = self.counts.log_p[ids]
+        reference = log_p.copy()
+        ids[~counted & np.array([word == _NO_WORD for word in words], bool)] = NEUTRAL
+        strange = np.flatnonzero(ids == UNKNOWN_WORD)
+        frequency, listed = self._english(hashes[strange], [words[i] for i in strange.tolist()])
+        spelled = np.array([min(len(words[i]), _MAX_SPELLED) for i in strange.tolist()], np.float64)
+        log_p[strange] = np.where(listed, frequency, LOG_FLOOR + (1 - spelled) * math.log(10))
+        reference[strange] = np.where(listed, frequency, LOG_FLOOR)
+        unknown = np.zeros(len(words), bool)
+        unknown[strange[~listed]] = True
+        is_word = np.array([word[0].isalpha() for word in words], bool)
+        row, is_common = find_rows(self.lists.common, hashes)
+        return _Tokens(ids, log_p, reference, unknown, is_word, np.where(is_common, row + 1, 0))
+
+    def _english(
+        self, hashes: NDArray[np.uint64], words: list[str]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Log frequency of each word in newer English, and whether it has one; else without its accents."""
+        at, listed = find_rows(self.lists.english, hashes)
+        accented = [i for i, word in enumerate(words) if not (listed[i] or word.isascii())]
+        if accented:
+            plain = [_without_accents(words[i]) for i in accented]
+            at[accented], listed[accented] = find_rows(self.lists.english, word_hashes(plain))
+        return self.lists.log_frequency[at], listed
 
 
 class BigramLM:
@@ -227,8 +290,11 @@ class BigramLM:
     def __init__(self, ref: ModelRef, files: Mapping[str, Path]) -> None:
         self._ref = ref
         self._files = files
-        self._tables: _Tables | None = None
-        self._common: _CommonWords | None = None
+        self._lexicon: _Lexicon | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tables do not travel between processes: each reads them in a moment, and a lock cannot.
+        return {**self.__dict__, "_lexicon": None}
 
     @property
     def ref(self) -> ModelRef:
@@ -241,15 +307,22 @@ class BigramLM:
         return Scale("nats per word", (-math.inf, math.inf), True)
 
     def load(self) -> None:
-        """Read the counts (about 0.4 s, 165 MB). Raises ``ModelUnavailable`` where they cannot be read."""
-        if self._tables is None:
+        """Read the counts and word lists (20 MB; 0.1 s, the first time on a machine seconds).
+
+        Raises ``ModelUnavailable`` where they cannot be read.
+        """
+        self._loaded()
+
+    def _loaded(self) -> _Lexicon:
+        if self._lexicon is None:
             try:
-                self._tables = _read_tables(self._files["unigrams"], self._files["bigrams"])
-            except (OSError, KeyError, ValueError) as error:
+                self._lexicon = _Lexicon(self._files["unigrams"], self._files["bigrams"])
+            except (OSError, KeyError, ValueError, ImportError) as error:
                 raise ModelUnavailable(
                     f"expected word and bigram counts, found {error!r}; "
-                    "run: pip install --force-reinstall wordsegment==1.3.1"
+                    "run: pip install --force-reinstall wordsegment==1.3.1 wordfreq==3.1.1"
                 ) from error
+        return self._lexicon
 
     def likelihood(self, texts: Sequence[str]) -> list[TextLikelihood]:
         """One answer a text, in order; see the class and the module for the formula.
@@ -257,173 +330,140 @@ class BigramLM:
         ``value`` is None with the reason ``fewer than 3 words``, or where the text is not in English. Raises what
         :meth:`load` raises.
         """
-        self.load()
-        languages = [_script_language(text) for text in texts]
-        prose = [_prose(text) for text in texts]
-        rows = self._score_english(prose)
+        lexicon = self._loaded()
+        if not texts:
+            return []
+        place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        languages = [_script_language(text) for text in place]
+        prose = [_prose(text) for text in place]
+        tokens, text_of = lexicon.read(prose)
+        rows = self._score_english(lexicon, tokens, text_of, len(prose))
         # Web 1T holds foreign pages too ("dans le" is counted), so a good English score proves no English.
         doubtful = [
             i
             for i, (language, row) in enumerate(zip(languages, rows, strict=True))
             if language in _SCRIPTED and (language != "en" or row.value is not None)
         ]
-        refined = self._refine([prose[i] for i in doubtful], [languages[i] for i in doubtful])
-        for i, language in zip(doubtful, refined, strict=True):
+        words = _first_words(tokens, text_of, np.array(doubtful, np.int64))
+        refined = self._refine(lexicon, words, [languages[i] for i in doubtful])
+        for k, (i, language) in enumerate(zip(doubtful, refined, strict=True)):
             strange = language == "en" and (rows[i].oov_share or 0.0) >= _MIN_UNKNOWN
-            languages[i] = UNKNOWN if strange and self._no_english(prose[i]) else language
+            of_none = strange and self._no_english(lexicon, words.of(k), prose[i])
+            languages[i] = UNKNOWN if of_none else language
         for i, language in enumerate(languages):
             if language != "en":
                 rows[i] = _unmeasured(not_known(language, ("en",)), language)
-        return rows
+        return [rows[place[text]] for text in texts]
 
-    def _score_english(self, prose: list[str]) -> list[TextLikelihood]:
-        tables = self._tables
-        if tables is None:
-            raise RuntimeError("expected loaded counts, got none; call load() first")
-        if not prose:
-            return []
-        tokens = _tokens(_SEPARATOR + _SEPARATOR.join(prose) + _SEPARATOR)
-        ids = np.fromiter(map(tables.ids.get, tokens, repeat(_UNKNOWN)), np.int64, len(tokens))
-        log_p = tables.log_p[ids]
-        reference = log_p.copy()
-        unknown = np.zeros(len(tokens), dtype=bool)
-        for i in np.flatnonzero(ids == _UNKNOWN).tolist():
-            token = tokens[i]
-            if token == _NO_WORD:
-                ids[i] = _NEUTRAL
-                continue
-            frequency = _english_frequency(token)
-            if frequency > 0:
-                log_p[i] = reference[i] = math.log(frequency)
-            else:
-                unknown[i] = True
-                log_p[i] = _LOG_FLOOR + (1 - min(len(token), _MAX_SPELLED)) * math.log(10)
-                reference[i] = _LOG_FLOOR
-
+    def _score_english(
+        self, lexicon: _Lexicon, tokens: _Tokens, text_of: NDArray[np.int64], n_texts: int
+    ) -> list[TextLikelihood]:
+        counts = lexicon.counts
+        ids, unknown = tokens.id, tokens.unknown
         previous = np.empty_like(ids)
-        previous[0] = _NEUTRAL
+        previous[0] = NEUTRAL
         previous[1:] = ids[:-1]
-        previous[previous == _TEXT_END] = _SENTENCE_END
-        keys = previous << 32 | ids
-        at = np.minimum(np.searchsorted(tables.pair_keys, keys), len(tables.pair_keys) - 1)
-        paired = tables.pair_keys[at] == keys
-        conditional = log_p + _LOG_BACKOFF
+        previous[previous == TEXT_END] = SENTENCE_END
+        at, paired = find_rows(counts.pair_keys, previous << 32 | ids)
+        conditional = tokens.log_p + _LOG_BACKOFF
         # Capped at 0: a few first words have a smaller count in the one file than their pairs in the other.
-        ratio = tables.pair_counts[at[paired]] / tables.counts[previous[paired]]
+        ratio = counts.pair_counts[at[paired]] / counts.counts[previous[paired]]
         conditional[paired] = np.minimum(np.log(ratio), 0.0)
         # After a number or a formula there is no context to gain from; only an unknown word is still wrong.
-        scored = ((ids >= _RESERVED) | (ids == _UNKNOWN)) & ((previous != _NEUTRAL) | unknown)
+        scored = ((ids >= RESERVED) | (ids == UNKNOWN_WORD)) & ((previous != NEUTRAL) | unknown)
+        owner = text_of[scored]
 
-        text_of = np.cumsum(ids == _TEXT_END) - 1
-        n_texts = len(prose)
+        def per_text(values: NDArray[Any]) -> list[float]:
+            sums: list[float] = np.bincount(owner, weights=values[scored], minlength=n_texts)[
+                :n_texts
+            ].tolist()
+            return sums
 
-        def per_text(values: NDArray[np.float64]) -> NDArray[np.float64]:
-            sums = np.bincount(text_of[scored], weights=values[scored], minlength=n_texts + 1)
-            return sums[:n_texts].astype(np.float64)
-
-        n = per_text(np.ones(len(ids))).astype(np.int64)
-        sums = [
-            per_text(values).tolist()
-            for values in (conditional - reference, conditional, conditional - log_p, unknown.astype(float))
-        ]
         return [
             TextLikelihood(value / k, None, "bigram:en", "en", k, logp / k, slor / k, oov / k)
             if k >= MIN_WORDS
             else _unmeasured(f"fewer than {MIN_WORDS} words", "en", k)
-            for k, value, logp, slor, oov in zip(n.tolist(), *sums, strict=True)
+            for k, value, logp, slor, oov in zip(
+                np.bincount(owner, minlength=n_texts)[:n_texts].tolist(),
+                per_text(conditional - tokens.reference),
+                per_text(conditional),
+                per_text(conditional - tokens.log_p),
+                per_text(unknown),
+                strict=True,
+            )
         ]
 
-    def _refine(self, prose: list[str], languages: list[str]) -> list[str]:
+    def _refine(self, lexicon: _Lexicon, words: _FirstWords, languages: list[str]) -> list[str]:
         """Each text's language by the mean Zipf value of its words, among those that have a word list.
 
         Near relatives (Swedish and Norwegian, Indonesian and Malay) can be taken for each other. The mean
         Zipf value is a naive Bayes likelihood (log10 P a word). The given language stays unless another one
         leads by ``_MIN_LEAD`` and lists at least ``_MIN_SHARE`` of the words.
         """
-        out: list[str] = []
-        for text, language in zip(prose, languages, strict=True):
-            common, words = self._common_words(), _words(text)
-            if len(words) < MIN_WORDS:
-                out.append(language)
-                continue
-            zipf = common.zipf[[common.rows.get(word, 0) for word in words]]
-            means = zipf.mean(axis=0)
-            best = int(means.argmax())
-            lead = means[best] - means[common.languages.index(language)]
-            share = (zipf[:, best] > _ZIPF_UNCOMMON).mean()
-            out.append(common.languages[best] if lead >= _MIN_LEAD and share >= _MIN_SHARE else language)
+        out = list(languages)
+        long = np.flatnonzero(words.size >= MIN_WORDS)
+        if not len(long):
+            return out
+        # Word by word of all texts at once, the longest first, so that those with a word k are the first ones.
+        long = long[np.argsort(-words.size[long], kind="stable")]
+        size, start = words.size[long], words.start[long]
+        means = np.zeros((len(long), len(lexicon.languages)), np.float32)
+        for k, with_word in enumerate(np.searchsorted(-size, -np.arange(int(size[0]))).tolist()):
+            means[:with_word] += lexicon.zipf[words.common[start[:with_word] + k]]
+        np.true_divide(means, size[:, None], out=means, casting="unsafe")
+        column = {language: k for k, language in enumerate(lexicon.languages)}
+        given = np.array([column[languages[i]] for i in long.tolist()])
+        best = means.argmax(axis=1)
+        row = np.arange(len(long))
+        lead = means[row, best] - means[row, given]
+        for i in np.flatnonzero(lead >= _MIN_LEAD).tolist():
+            values = lexicon.zipf[words.of(int(long[i])), best[i]]
+            if (values > ZIPF_UNCOMMON).mean() >= _MIN_SHARE:
+                out[long[i]] = lexicon.languages[best[i]]
         return out
 
-    def _no_english(self, prose: str) -> bool:
-        """Whether a text that no list claims is made of words of some other language, not of letter noise."""
-        common, words = self._common_words(), _words(prose)
-        english = common.zipf[[common.rows.get(word, 0) for word in words], common.languages.index("en")]
-        if (english > _ZIPF_UNCOMMON).mean() > _MAX_ENGLISH:
+    def _no_english(self, lexicon: _Lexicon, common: NDArray[np.int64], prose: str) -> bool:
+        """Whether a text that no list claims is made of words of some other language, not of letter noise.
+
+        ``common`` are the rows of its words among the common ones.
+        """
+        english = lexicon.zipf[common, lexicon.languages.index("en")]
+        if not len(english) or (english > ZIPF_UNCOMMON).mean() > _MAX_ENGLISH:
             return False
-        pairs = _letter_pairs(words)
-        return bool(len(pairs)) and common.letters[pairs[:, 0], pairs[:, 1]].mean() >= _MIN_LETTERS
-
-    def _common_words(self) -> _CommonWords:
-        if self._common is None:
-            self._common = _load_common_words()
-        return self._common
+        pairs = letter_pairs([word for word in _tokens(prose) if word[0].isalpha()][:_LANGUAGE_WORDS])
+        letters = lexicon.lists.letters
+        return bool(len(pairs)) and letters[pairs[:, 0], pairs[:, 1]].mean() >= _MIN_LETTERS
 
 
-def _words(prose: str) -> list[str]:
-    return [word for word in _tokens(prose) if word[0].isalpha()][:_LANGUAGE_WORDS]
+class _FirstWords(NamedTuple):
+    """The first words of some texts as rows among the common words: text k has ``size[k]`` from ``start[k]`` on."""
+
+    common: NDArray[np.int64]
+    start: NDArray[np.int64]
+    size: NDArray[np.int64]
+
+    def of(self, k: int) -> NDArray[np.int64]:
+        return self.common[self.start[k] : self.start[k] + self.size[k]]
 
 
-def _letter_pairs(words: Iterable[str]) -> NDArray[np.int64]:
-    """``int64[n, 2]``: each letter a-z of the words after the one before, 0 for what lies between words."""
-    plain = unicodedata.normalize("NFKD", " ".join(words)).encode("ascii", "ignore")
-    codes = np.frombuffer(b" " + plain.lower() + b" ", np.uint8).astype(np.int64) - ord("a") + 1
-    codes[(codes < 1) | (codes > 26)] = 0
-    pairs = np.stack([codes[:-1], codes[1:]], axis=1)
-    return pairs[pairs.any(axis=1)]
-
-
-def _load_common_words() -> _CommonWords:
-    import wordfreq
-
-    languages = tuple(sorted(set(wordfreq.available_languages("small")) - _NO_WORDFREQ_TOKENS))
-    rows: dict[str, int] = {}
-    entries: list[tuple[int, int, float]] = []
-    for column, language in enumerate(languages):
-        left = _COMMON_WORDS
-        # Bucket i holds the words of frequency 10^(-i/100).
-        for centibels, bucket in enumerate(wordfreq.get_frequency_list(language, "small")):
-            for word in bucket[:left]:
-                if not (language in _NON_LATIN and word.isascii()):
-                    # Row 0 is that of words common in no language.
-                    row = rows.setdefault(word, len(rows) + 1)
-                    entries.append((row, column, 9.0 - centibels / 100))
-            left -= len(bucket)
-            if left <= 0:
-                break
-    # wordfreq would keep every list it has read for good: 100 MB, of which 1 is needed.
-    wordfreq.get_frequency_list.cache_clear()
-    zipf = np.full((len(rows) + 1, len(languages)), _ZIPF_UNCOMMON, dtype=np.float32)
-    at_row, at_column, values = zip(*entries, strict=True)
-    zipf[list(at_row), list(at_column)] = values
-    pairs = _letter_pairs(word for word in rows if _LATIN.match(word))
-    counts = np.ones((27, 27))
-    np.add.at(counts, (pairs[:, 0], pairs[:, 1]), 1.0)
-    return _CommonWords(languages, rows, zipf, np.log(counts / counts.sum(axis=1, keepdims=True)))
+def _first_words(tokens: _Tokens, text_of: NDArray[np.int64], texts: NDArray[np.int64]) -> _FirstWords:
+    owner = text_of[tokens.is_word]
+    start = np.searchsorted(owner, texts)
+    size = np.minimum(np.searchsorted(owner, texts, side="right") - start, _LANGUAGE_WORDS)
+    return _FirstWords(tokens.common[tokens.is_word], start, size)
 
 
 def _unmeasured(reason: str, language: str, n_tokens: int = 0) -> TextLikelihood:
     return TextLikelihood(None, reason, "", language, n_tokens, None, None, None)
 
 
-def _english_frequency(word: str) -> float:
-    import wordfreq
+def _without_accents(word: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKD", word) if not unicodedata.combining(c))
 
-    known: dict[str, float] = wordfreq.get_frequency_dict("en")
-    frequency = known.get(word, 0.0)
-    if frequency == 0.0 and not word.isascii():
-        plain = unicodedata.normalize("NFKD", word)
-        frequency = known.get("".join(c for c in plain if not unicodedata.combining(c)), 0.0)
-    return frequency
+
+@cache
+def _script(letter: str) -> str:
+    return unicodedata.name(letter, "LATIN").partition(" ")[0]
 
 
 def _script_language(text: str) -> str:
@@ -434,9 +474,8 @@ def _script_language(text: str) -> str:
     if not letters:
         return "en"
     scripts: dict[str, int] = {}
-    for letter in letters[:500]:
-        script = unicodedata.name(letter, "LATIN").partition(" ")[0]
-        scripts[script] = scripts.get(script, 0) + 1
+    for letter, count in Counter(letters[:500]).items():
+        scripts[_script(letter)] = scripts.get(_script(letter), 0) + count
     # Ideographs and Hangul carry about as much as three Latin letters; without the weight a Chinese text with
     # a few English terms would count as English.
     weight = {name: count * (3 if name in ("CJK", "HANGUL") else 1) for name, count in scripts.items()}

@@ -16,8 +16,7 @@ import math
 import pickle
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -31,6 +30,7 @@ import numpy as np
 
 from vlitqc.errors import ModelUnavailable
 from vlitqc.media_tokens import strip_media_tokens
+from vlitqc.models.batching import Passes
 from vlitqc.models.libraries import need
 from vlitqc.models.open_clip_tokens import BytePairs, HubTokens, Tokens
 from vlitqc.models.sentence_pieces import fit, fits, split_sentences
@@ -69,6 +69,8 @@ _POSITIONS = ("visual.positional_embedding", "positional_embedding", "text.posit
 # A side this many times the other is first cut to its middle, which is all that a centre crop keeps: resized
 # whole, a picture of 4,096 × 1 pixels would take hundreds of megabytes.
 _NARROW = 32
+# More at once gain nothing on one core of a CPU; on CUDA this is where the search begins.
+_CPU_BATCH, _CUDA_BATCH = 8, 32
 _CANNOT_READ = (
     OSError,
     RuntimeError,
@@ -106,10 +108,12 @@ class _Config(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     network: Any
+    encode_tokens: Callable[[torch.Tensor], torch.Tensor]
     tokens: Tokens
     geometry: Sequence[Any]  # open_clip's transforms of a Pillow picture
     mean: Any
     std: Any
+    passes: Passes
     device: str
     half: Any  # the dtype of autocast, or None
     logit_scale: float
@@ -140,7 +144,7 @@ class OpenClip:
     texts of a call beyond float32 rounding.
 
     Weights are float32 and computed with as such on a CPU; on CUDA ``precision`` names the type of autocast.
-    What autocast changes in a cosine, ``benchmarks/clip_throughput.py`` prints for the GPU at hand; CUDA was
+    What autocast changes in a cosine, ``benchmarks/speed/pictures.py`` prints for the GPU at hand; CUDA was
     not run when this was written, and no number is claimed. Run were tiny random models of CLIP's and SigLIP's
     layouts, and none of the published weights. No socket is opened and no code that a folder carries is run.
 
@@ -152,8 +156,9 @@ class OpenClip:
         pretrained: a tag of open_clip for that architecture, such as ``openai``.
         precision: on CUDA, ``auto`` computes in bfloat16, or in float16 where the GPU has no bfloat16; ``bf16``,
             ``fp16`` and ``fp32`` as they say. No effect on a CPU.
-        batch_size: pictures or texts in one pass; changes no number beyond rounding.
-        threads: how many pictures are resized at once.
+        batch_size: pictures or texts in one pass; changes no number beyond rounding. By default 8 on a CPU, and on
+            CUDA what trial finds fastest.
+        threads: how many pictures are resized at once for a GPU; on a CPU the network's own threads resize.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
@@ -171,7 +176,7 @@ class OpenClip:
         architecture: str | None = None,
         pretrained: str | None = None,
         precision: str = "auto",
-        batch_size: int = 64,
+        batch_size: int | None = None,
         threads: int = 4,
         device: str = "auto",
     ) -> None:
@@ -179,7 +184,8 @@ class OpenClip:
             need(library, "vlitqc[models]")
         check_precision(precision, PRECISIONS)
         for name, value in (("batch_size", batch_size), ("threads", threads)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            unset = name == "batch_size" and value is None
+            if not unset and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise TypeError(f"{name} must be a whole number from 1; got {value!r}")
         _check_files(set(files), architecture, pretrained)
         self.ref = ref
@@ -273,17 +279,16 @@ class OpenClip:
         import torch
 
         at = self._ready()
-        rows = []
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="resize") as pool, _inference(at):
-            # The threads go on resizing while the device computes: nothing waits for it before the end.
-            resized = pool.map(lambda image: _resize(at.geometry, image), images)
-            for start in range(0, len(images), self._batch_size):
-                count = min(self._batch_size, len(images) - start)
-                pixels = torch.from_numpy(np.stack([next(resized) for _ in range(count)]))
-                pixels = pixels.to(at.device, non_blocking=True).permute(0, 3, 1, 2).contiguous()
-                inputs = pixels.to(torch.float32).div_(255).sub_(at.mean).div_(at.std)
-                rows.append(_unit(at.network.encode_image(inputs)))
-            return self._joined(rows)
+
+        def forward(pixels: torch.Tensor) -> torch.Tensor:
+            inputs = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+            inputs.div_(255).sub_(at.mean).div_(at.std)
+            with _autocast(at):
+                return _unit(at.network.encode_image(inputs))
+
+        return self._joined(
+            at.passes.images(images, lambda image: _resize(at.geometry, image), forward, "image")
+        )
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """Unit rows ``float32[n, d]``, in order. Raises what ``load`` raises."""
@@ -295,12 +300,17 @@ class OpenClip:
             for text, whole in zip(distinct, fits(distinct, at.tokens.room, at.tokens.count), strict=True)
         ]
         pieces = list(dict.fromkeys(chain.from_iterable(parts)))
-        rows = []
-        with _inference(at):
-            for start in range(0, len(pieces), self._batch_size):
-                tokens = at.tokens.rows(pieces[start : start + self._batch_size]).to(at.device)
-                rows.append(_unit(at.network.encode_text(tokens)))
-            encoded = dict(zip(pieces, self._joined(rows), strict=True))
+        # Each pass may be cut to its longest, so like lengths go together; the most work comes first.
+        lengths = dict(zip(pieces, at.tokens.count(pieces), strict=True))
+        pieces.sort(key=lengths.__getitem__, reverse=True)
+
+        def forward(part: slice) -> torch.Tensor:
+            tokens = at.tokens.rows(pieces[part]).to(at.device)
+            with _autocast(at):
+                return _unit(at.encode_tokens(tokens))
+
+        rows = at.passes.parts(len(pieces), forward, "text")
+        encoded = dict(zip(pieces, self._joined(rows), strict=True))
         vectors = {
             text: _mean([encoded[piece] for piece in own]) for text, own in zip(distinct, parts, strict=True)
         }
@@ -366,10 +376,12 @@ class OpenClip:
         bias = network.logit_bias
         return _Loaded(
             network,
+            _token_encoder(network),
             self._tokenizer(config),
             geometry,
             mean,
             std,
+            Passes(device, cpu=_CPU_BATCH, cuda=_CUDA_BATCH, size=self._batch_size, threads=self._threads),
             device,
             _half(self._precision, device),
             float(network.logit_scale.detach().double().exp()),
@@ -674,6 +686,43 @@ def _keeping_ratio(step: Any, picture: Any) -> Any:
     return resize(picture, [max(1, side) for side in sides], step.interpolation)
 
 
+def _token_encoder(network: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """``network.encode_text``, without the positions that cannot change its rows.
+
+    Under a causal mask a position sees none behind it, and the tower gives its end mark's position alone: what follows
+    the last end mark of all texts is padding. open_clip's own forward takes nothing but the whole context.
+    """
+    import torch
+    from open_clip.model import CLIP
+    from open_clip.transformer import TextTransformer, text_global_pool
+
+    if isinstance(network, CLIP):
+        tower, pool, end = network, network.text_pool_type, network.text_eos_id
+    elif isinstance(network.text, TextTransformer) and network.text.cls_emb is None:
+        tower, pool, end = network.text, network.text.pool_type, network.text.eos_id
+    else:
+        tower = None
+    if tower is None or tower.attn_mask is None:
+        encode: Callable[[torch.Tensor], torch.Tensor] = network.encode_text
+        return encode
+
+    def encode_to_the_end(tokens: torch.Tensor) -> torch.Tensor:
+        positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
+        length = int(text_global_pool(positions, tokens, pool, end).max()) + 1
+        tokens = tokens[:, :length]
+        kind = tower.transformer.get_cast_dtype()
+        x: torch.Tensor = tower.token_embedding(tokens).to(kind)
+        x = x + tower.positional_embedding[:length].to(kind)
+        x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
+        x = text_global_pool(tower.ln_final(x), tokens, pool, end)
+        projection = tower.text_projection
+        if projection is not None:
+            x = projection(x) if isinstance(projection, torch.nn.Linear) else x @ projection
+        return x
+
+    return encode_to_the_end
+
+
 def _half(precision: str, device: str) -> Any:
     import torch
 
@@ -684,15 +733,10 @@ def _half(precision: str, device: str) -> Any:
     return torch.bfloat16 if precision == "bf16" else torch.float16
 
 
-@contextmanager
-def _inference(at: _Loaded) -> Iterator[None]:
+def _autocast(at: _Loaded) -> AbstractContextManager[Any]:
     import torch
 
-    half: AbstractContextManager[Any] = nullcontext()
-    if at.half is not None:
-        half = torch.autocast(at.device, dtype=at.half)
-    with torch.inference_mode(), half:
-        yield
+    return nullcontext() if at.half is None else torch.autocast(at.device, dtype=at.half)
 
 
 def _unit(rows: torch.Tensor) -> torch.Tensor:

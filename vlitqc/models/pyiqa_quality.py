@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlitqc.errors import ModelUnavailable, UnknownName, UsageError
+from vlitqc.models.batching import Passes, is_out_of_memory
 from vlitqc.models.libraries import need
 from vlitqc.models.state_dict import fit, read_state_dict, why_unreadable
 from vlitqc.models.torch_device import autocast, check_precision, torch_device
@@ -110,7 +111,8 @@ class PyiqaQuality:
     such as ``{test_sample = 5}`` for fewer of MANIQA's 20 crops.
 
     The scale's direction and range are pyiqa's. A picture is given to the metric in its own size: only pictures
-    of equal size share a pass, at most ``batch_size`` of them, and what is done to a size that the network cannot
+    of equal size share a pass, at most ``batch_size`` of them (by default 4 on a CPU, and on CUDA what trial finds
+    fastest), and what is done to a size that the network cannot
     take is pyiqa's own way, but that a picture which would be enlarged to over 2²⁴ pixels is refused as too thin.
     MANIQA's is 20 crops of 224 px on a grid, the same every time, of a picture whose
     shorter side is enlarged to 225 px (bilinear) if it is less. A pass of MANIQA needs about 1 GB a picture.
@@ -129,7 +131,7 @@ class PyiqaQuality:
         files: Mapping[str, Path],
         *,
         metric: str = "maniqa",
-        batch_size: int = 4,
+        batch_size: int | None = None,
         precision: str = "fp32",
         settings: Mapping[str, Any] | None = None,
         device: str = "auto",
@@ -142,7 +144,7 @@ class PyiqaQuality:
                 f"pyiqa's {metric} needs its weights: a file with the role 'checkpoint' from "
                 "huggingface.co/chaofengc/IQA-PyTorch-Weights"
             )
-        if not isinstance(batch_size, int) or batch_size < 1:
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise TypeError(f"batch_size must be a whole number above 0, got {batch_size!r}")
         check_precision(precision)
         fixed = sorted(key for key in settings or {} if key == "type" or "pretrain" in key)
@@ -158,7 +160,7 @@ class PyiqaQuality:
         self._settings = dict(settings or {})
         self._device_name = device
         self._lock = threading.RLock()
-        self._loaded: tuple[Any, str] | None = None
+        self._loaded: tuple[Any, Passes] | None = None
 
     @property
     def scale(self) -> Scale:
@@ -196,23 +198,23 @@ class PyiqaQuality:
         values = np.empty(len(images), np.float64)
         if not images:
             return values
-        network, device = self.load()
+        network, passes = self.load()
         by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
         for i, image in enumerate(images):
             by_shape[image.shape[0], image.shape[1]].append(i)
         at_once = {shape: self._at_once(*shape) for shape in by_shape}
         for shape, places in by_shape.items():
-            step = at_once[shape]
-            for start in range(0, len(places), step):
-                part = places[start : start + step]
-                values[part] = self._forward(network, device, [images[i] for i in part])
+            values[places] = self._alike(network, passes, [images[i] for i in places], at_once[shape])
         return values
 
-    def load(self) -> tuple[Any, str]:
-        """The metric and its device; reads the checkpoint at the first call."""
+    def load(self) -> tuple[Any, Passes]:
+        """The metric and its passes; reads the checkpoint at the first call."""
         with self._lock:
             if self._loaded is None:
-                self._loaded = self._build()
+                device = torch_device(self._device_name)
+                # MANIQA keeps the outputs of its blocks during a pass.
+                passes = Passes(device, cpu=4, cuda=4, size=self._batch_size, side_by_side=False)
+                self._loaded = self._build().to(device), passes
             return self._loaded
 
     @property
@@ -220,7 +222,7 @@ class PyiqaQuality:
         return str(self._entry["metric_opts"]["type"])
 
     def _at_once(self, height: int, width: int) -> int:
-        """How many pictures of that size share a pass."""
+        """How many pictures of that size share a pass at most."""
         if self._type in _STATISTICS:
             return 1  # they gain nothing from company
         # Networks enlarge what is smaller than their crop, so that a thin picture may become a large one.
@@ -228,7 +230,17 @@ class PyiqaQuality:
         pixels = height * width * enlarged
         if enlarged > 1 and pixels > _MOST_ENLARGED:
             raise ValueError(f"a picture of {width} × {height} px is too thin to be measured")
-        return max(1, min(self._batch_size, int(_PIXELS / pixels)))
+        return max(1, int(_PIXELS / pixels))
+
+    def _alike(
+        self, network: Any, passes: Passes, images: Sequence[Rgb], at_once: int
+    ) -> NDArray[np.float64]:
+        """The values of pictures of one size."""
+
+        def forward(part: slice) -> NDArray[np.float64]:
+            return self._forward(network, passes.device, images[part])
+
+        return np.concatenate(passes.parts(len(images), forward, images[0].shape, most=at_once))
 
     def _forward(self, network: Any, device: str, images: Sequence[Rgb]) -> NDArray[np.float64]:
         import torch
@@ -237,7 +249,7 @@ class PyiqaQuality:
         height, width = images[0].shape[:2]
         where = f"{self._metric} of a picture of {width} × {height} px"
         precision = "fp32" if self._type in _STATISTICS else self._precision
-        with self._lock, torch.inference_mode(), autocast(device, precision):
+        with self._lock, autocast(device, precision):
             # MANIQA gathers the outputs of its blocks in a list, and would read those of a pass that failed.
             gathered = getattr(network, "save_output", None)
             if gathered is not None:
@@ -245,6 +257,8 @@ class PyiqaQuality:
             try:
                 found = network(pixels)
             except (RuntimeError, AssertionError, IndexError, ZeroDivisionError) as error:
+                if is_out_of_memory(error):
+                    raise
                 raise ValueError(f"{where}: {(str(error).splitlines() or ['fails'])[0]}") from error
         values: NDArray[np.float64] = found.double().reshape(-1).cpu().numpy()
         if len(values) != len(images):
@@ -253,8 +267,7 @@ class PyiqaQuality:
             raise ValueError(f"{where} is not finite")
         return values
 
-    def _build(self) -> tuple[Any, str]:
-        device = torch_device(self._device_name)
+    def _build(self) -> Any:
         kind = self._type
         with _building:
             module = import_module(f"pyiqa.archs.{({**_NETWORKS, **_STATISTICS})[kind]}_arch")
@@ -279,7 +292,7 @@ class PyiqaQuality:
             assert checkpoint is not None
             what, cure = f"pyiqa's {self._metric}", _cure(published)
             fit(network, read_state_dict(checkpoint, what, cure), checkpoint, what, cure)
-        return network.eval().to(device), device
+        return network.eval()
 
 
 def _entry(metric: str) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ class ModelStore:
     def ref(self, slot: str) -> ModelRef:
         """What the slot holds, exactly: its hash covers files, options and the models that it uses.
 
+        It also covers the version of another package that brings the backend; that of vlitqc is asked for elsewhere.
+
         Left out are the options that a backend lists in ``RUNTIME_OPTIONS``: they change no number. A file
         that is missing and whose hash the profile does not name counts as empty.
         """
@@ -68,6 +71,9 @@ class ModelStore:
         # A server's model has no file; its name is all that tells it from another.
         named = [entry.backend, options] if files or entry.uses else [entry.backend, options, entry.name]
         digest.update(json.dumps(named, sort_keys=True).encode())
+        owner = find(MODELS, entry.backend).owner
+        if owner != "vlitqc":
+            digest.update(f"{owner}=={_version(owner)}\n".encode())
         for role, used in sorted(entry.uses.items()):
             digest.update(f"{role}={self.ref(used).sha256}\n".encode())
         revisions = (weights.revision(file, found[file][0]) for file in files)
@@ -168,3 +174,10 @@ class ModelStore:
 
     def _entry(self, slot: str) -> ModelEntry:
         return self.profile.models[slot]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,17 @@ if TYPE_CHECKING:
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32")
+
+_DRIVERS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+
+
+def has_gpu() -> bool:
+    """Whether torch sees a GPU; torch, which takes seconds to import, is not asked where there can be none."""
+    if sys.platform != "win32" and not any(map(os.path.exists, _DRIVERS)):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def torch_device(name: str) -> str:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vlitqc.errors import ModelUnavailable
+from vlitqc.models.batching import Passes
 from vlitqc.models.libraries import need
 from vlitqc.models.state_dict import check_values, fit
 from vlitqc.models.torch_device import torch_device
@@ -45,11 +46,12 @@ _ENVIRONMENT = {
 
 
 class Loaded(NamedTuple):
-    """The network with the vocabulary's text features in it, the names by class, and the device."""
+    """The network with the vocabulary's text features in it, the names by class, the device, and its passes."""
 
     network: Any
     names: tuple[str, ...]
     device: str
+    passes: Passes
 
 
 class YoloWorld:
@@ -69,9 +71,9 @@ class YoloWorld:
     with any others it finds nothing sensible.
 
     Pictures are scaled to fit ``image_size`` and padded, as ultralytics does with one picture at a time, so that
-    ``batch_size`` changes a value by float rounding only. ``confidence`` 0.25, ``iou`` 0.7 (non-maximum
-    suppression within a category) and ``max_det`` 300 are ultralytics' defaults. Always float32: half precision
-    would move the corners by pixels.
+    ``batch_size`` (by default 8 on a CPU, and on CUDA what trial finds fastest) changes a value by float rounding
+    only. ``confidence`` 0.25, ``iou`` 0.7 (non-maximum suppression within a category) and ``max_det`` 300 are
+    ultralytics' defaults. Always float32: half precision would move the corners by pixels.
 
     Importing ultralytics asks a name server for an address, writes settings into the home folder and may install
     packages; here it does none of these. Nothing loads before the first picture; loading happens once an object,
@@ -88,7 +90,7 @@ class YoloWorld:
         architecture: str | None = None,
         sppf_activation: bool = True,
         image_size: int = 640,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         confidence: float = 0.25,
         iou: float = 0.7,
         max_det: int = 300,
@@ -104,7 +106,7 @@ class YoloWorld:
             raise TypeError("vocabulary = 'file' goes with a file of the role 'vocabulary', and only with it")
         if architecture is not None and not ARCHITECTURE.fullmatch(str(architecture)):
             raise TypeError(f"architecture must be like 'yolov8s-worldv2.yaml', got {architecture!r}")
-        _whole(image_size=image_size, batch_size=batch_size, max_det=max_det)
+        _whole(image_size=image_size, batch_size=1 if batch_size is None else batch_size, max_det=max_det)
         if image_size % _STRIDE:
             raise TypeError(f"image_size must be a multiple of {_STRIDE}, got {image_size}")
         _share(confidence=confidence, iou=iou)
@@ -151,7 +153,7 @@ class YoloWorld:
                 padded: Any = fitted(image=np.ascontiguousarray(image))
                 group = waiting.setdefault(padded.shape, [])
                 group.append((i, padded))
-                if len(group) == self._options["batch_size"]:
+                if len(group) == loaded.passes.size(padded.shape):
                     found |= self._forward(loaded, waiting.pop(padded.shape), images)
             for group in waiting.values():
                 found |= self._forward(loaded, group, images)
@@ -165,7 +167,10 @@ class YoloWorld:
                 names = self._names()
                 device = torch_device(self._options["device"])
                 network, width = self._network()
-                self._loaded = Loaded(_ready(network, self._features(names, width), device), names, device)
+                # The head keeps the grids of the shape that it saw last.
+                passes = Passes(device, cpu=8, cuda=8, size=self._options["batch_size"], side_by_side=False)
+                network = _ready(network, self._features(names, width), device)
+                self._loaded = Loaded(network, names, device, passes)
             return self._loaded
 
     def _forward(
@@ -174,8 +179,8 @@ class YoloWorld:
         import torch
         from ultralytics.utils import nms, ops
 
-        pixels = torch.from_numpy(np.stack([padded for _, padded in group])).to(loaded.device)
-        with torch.inference_mode():
+        def forward(part: slice) -> dict[int, list[Box]]:
+            pixels = torch.from_numpy(np.stack([padded for _, padded in group[part]])).to(loaded.device)
             inputs = pixels.permute(0, 3, 1, 2).contiguous().float().div_(255)
             kept = nms.non_max_suppression(
                 loaded.network(inputs),
@@ -186,7 +191,7 @@ class YoloWorld:
                 max_time_img=float("inf"),
             )
             found: dict[int, list[Box]] = {}
-            for (i, padded), rows in zip(group, kept, strict=True):
+            for (i, padded), rows in zip(group[part], kept, strict=True):
                 height, width = images[i].shape[:2]
                 rows[:, :4] = ops.scale_boxes(padded.shape[:2], rows[:, :4], (height, width))
                 size = np.array([width, height, width, height], np.float64)
@@ -198,7 +203,10 @@ class YoloWorld:
                     )
                     for row in rows.double().cpu().numpy()
                 ]
-        return found
+            return found
+
+        shape = group[0][1].shape
+        return {i: own for part in loaded.passes.parts(len(group), forward, shape) for i, own in part.items()}
 
     def _names(self) -> tuple[str, ...]:
         if self._options["vocabulary"] == "file":

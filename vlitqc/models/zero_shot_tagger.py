@@ -136,7 +136,9 @@ class ZeroShotTagger:
 
     def settle(self, proposals: Sequence[str]) -> list[Tag]:
         """The proposals as they are: each instruction has its task whatever the others are."""
-        return [Tag(task) for task in proposals]
+        # One object a task: of millions of instructions few have a task of their own.
+        tags = {task: Tag(task) for task in dict.fromkeys(proposals)}
+        return [tags[task] for task in proposals]
 
     def tag(self, instructions: Sequence[str], n_images: Sequence[int]) -> list[TaskTag]:
         """One :class:`TaskTag` an instruction, in order; media tokens are ignored.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +15,16 @@ from vlitqc.types import (
     Batch,
     Features,
     FloatArray,
+    Image,
     ImageEncoder,
     ImageText,
-    Rgb,
     Sample,
     StagedImageEncoder,
+    StagedTextEncoder,
     TextEncoder,
 )
 from vlitqc_metrics._algorithms.languages import KnownLanguages
+from vlitqc_metrics._algorithms.pictures import pixels_of
 
 
 def picture_feature(model: ImageEncoder) -> str:
@@ -47,25 +50,36 @@ def picture_vectors(batch: Batch, model: ImageEncoder) -> dict[str, FloatArray]:
 
     def compute() -> dict[str, FloatArray]:
         pictures = batch.distinct_images()
-        pixels: list[Rgb] = [image.pixels for image in pictures.values() if image.pixels is not None]
-        if not pixels:
-            return {}
-        if isinstance(model, StagedImageEncoder):
-            stage = model.stage
-            outputs = batch.memo(("forward", stage.ref), lambda: stage.forward(pixels))
-            rows = model.encode_forward(outputs)
-        else:
-            rows = model.encode_images(pixels)
+        images = list(pictures.values())
+        rows = batch.once(
+            f"picture vector: {model.ref}",
+            [image.content for image in images],
+            lambda at: _encode_images(batch, model, [images[i] for i in at]),
+            model=model.ref.name,
+        )
         return dict(zip(pictures, rows, strict=True))
 
     return batch.memo(("picture_vectors", model.ref), compute)
 
 
+def _encode_images(batch: Batch, model: ImageEncoder, images: Sequence[Image]) -> Sequence[FloatArray]:
+    """One row a picture; encoders with the same stage share its pass over the pictures that both need."""
+    if not isinstance(model, StagedImageEncoder):
+        return list(model.encode_images(pixels_of(images)))
+    stage = model.stage
+    passes: list[tuple[dict[str, int], Any]] = batch.memo(("forward", stage.ref), list)
+    for places, outputs in passes:
+        if all(image.sha256 in places for image in images):
+            return list(model.encode_forward(outputs)[[places[image.sha256] for image in images]])
+    with batch.timed(stage.ref.name):
+        outputs = stage.forward(pixels_of(images))
+    passes.append(({image.sha256: i for i, image in enumerate(images)}, outputs))
+    return list(model.encode_forward(outputs))
+
+
 def sample_pictures(batch: Batch) -> list[list[str]]:
     """Content hashes of the distinct readable pictures of each sample, in order."""
-    return [
-        list(dict.fromkeys(image.sha256 for image in row if image.pixels is not None)) for row in batch.images
-    ]
+    return [list(dict.fromkeys(image.sha256 for image in row if image.fault is None)) for row in batch.images]
 
 
 def picture_features(batch: Batch, model: ImageEncoder) -> dict[str, Features]:
@@ -87,14 +101,32 @@ def spoken(sample: Sample) -> list[str]:
     return [turn.response for turn in sample.turns if strip_media_tokens(turn.response)]
 
 
+def text_vectors(batch: Batch, model: TextEncoder, texts: Sequence[str]) -> list[FloatArray]:
+    """Unit vector of every text, in order."""
+    return batch.once(
+        f"text vector: {model.ref}",
+        texts,
+        lambda at: _encode_texts(batch, model, [texts[i] for i in at]),
+        model=model.ref.name,
+    )
+
+
+def _encode_texts(batch: Batch, model: TextEncoder, texts: Sequence[str]) -> Sequence[FloatArray]:
+    """One row a text; encoders with the same stage share its rows."""
+    if not texts:
+        return []
+    if isinstance(model, StagedTextEncoder):
+        return list(model.from_text_stage(np.stack(text_vectors(batch, model.text_stage, texts))))
+    return list(model.encode_texts(texts))
+
+
 def response_features(batch: Batch, model: TextEncoder) -> dict[str, Features]:
     """One unit vector of every non-empty response."""
 
     def compute() -> Features:
         responses = [spoken(sample) for sample in batch.samples]
         texts = [text for row in responses for text in row]
-        vectors = model.encode_texts(texts) if texts else _stack([])
-        return Features(vectors, _index(responses))
+        return Features(_stack(text_vectors(batch, model, texts)), _index(responses))
 
     name = response_feature(model)
     return {name: batch.memo((name, model.ref), compute)}
@@ -109,20 +141,39 @@ def match_vectors(batch: Batch, model: ImageText, known: KnownLanguages) -> list
 
     def compute() -> list[FloatArray]:
         foreign = known.foreign(batch, "response")
-        texts = [
-            [turn.response for turn, code in zip(sample.turns, codes, strict=True) if code is None]
+        rows = [
+            [
+                turn.response
+                for turn, code in zip(sample.turns, codes, strict=True)
+                if code is None and strip_media_tokens(turn.response)
+            ]
             for sample, codes in zip(batch.samples, foreign, strict=True)
         ]
-        pieces = [[model.sentences(text) for text in row if strip_media_tokens(text)] for row in texts]
-        pieces = [[sentences for sentences in row if sentences] for row in pieces]
-        distinct = list(dict.fromkeys(text for row in pieces for sentences in row for text in sentences))
-        vectors = dict(zip(distinct, model.encode_texts(distinct), strict=True)) if distinct else {}
-        return [
-            _stack([np.mean([vectors[text] for text in sentences], axis=0) for sentences in row])
-            for row in pieces
-        ]
+        texts = [text for row in rows for text in row]
+        found = iter(
+            batch.once(
+                f"match vector: {model.ref}",
+                texts,
+                lambda at: _match_vectors(batch, model, [texts[i] for i in at]),
+                model=model.ref.name,
+            )
+        )
+        return [_stack([vector for _ in row if len(vector := next(found))]) for row in rows]
 
     return batch.memo(("match_vectors", model.ref, known.key), compute)
+
+
+def _match_vectors(batch: Batch, model: ImageText, texts: Sequence[str]) -> list[FloatArray]:
+    """For each text the mean of its sentences' unit vectors; a vector of no dimension for a text without any."""
+    pieces = [model.sentences(text) for text in texts]
+    distinct = list(dict.fromkeys(sentence for sentences in pieces for sentence in sentences))
+    vectors = dict(zip(distinct, _encode_texts(batch, model, distinct), strict=True))
+    return [
+        np.mean([vectors[sentence] for sentence in sentences], axis=0)
+        if sentences
+        else np.empty(0, np.float32)
+        for sentences in pieces
+    ]
 
 
 def join(rows: Sequence[FloatArray]) -> Features:

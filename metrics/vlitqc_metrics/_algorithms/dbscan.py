@@ -2,27 +2,36 @@
 
 Source: Ester, Kriegel, Sander & Xu, *A density-based algorithm for discovering clusters in large spatial
 databases with noise*, KDD 1996. The labels are those of scikit-learn's ``DBSCAN`` on the same rows in
-float64.
+float64, but for cosine rows shorter than about 2e-15, which scikit-learn takes for zeros.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numba import njit
 from numpy import bool_, int32, int64
 from numpy.typing import NDArray
 
-from vlitqc_metrics._algorithms.tiles import BLOCK, Metric, PairTest, TiledRows
+from vlitqc_metrics._algorithms.tiles import (
+    BLOCK,
+    Device,
+    Metric,
+    Pairs,
+    PairSource,
+    PairTest,
+    TiledRows,
+    work_on,
+)
 from vlitqc_metrics._algorithms.union_find import find, flatten, union
 
 NOISE = -1
 """The label of a row that belongs to no cluster."""
 
-EDGE_BUDGET = 1 << 30
-"""Bytes of neighbour pairs that are kept (8 each); beyond it the pairs are computed a second time instead."""
+EDGE_BUDGET = 1 << 27
+"""Bytes of neighbour pairs that may wait (8 each); beyond it the pairs are computed a second time instead."""
 
 _LOW_WORD = (1 << 32) - 1
 
@@ -35,6 +44,8 @@ def dbscan(
     metric: Metric = "cosine",
     block: int = BLOCK,
     edge_budget: int = EDGE_BUDGET,
+    threads: int | None = None,
+    device: Device = "auto",
 ) -> NDArray[int64]:
     """Label the rows of ``x`` by density-based clusters.
 
@@ -43,9 +54,11 @@ def dbscan(
     numbered 0, 1, … by their first core row. A row that is not core takes the smallest label among its core
     neighbours, and is noise without one.
 
-    Time is O(n²·d), as float32 matrix products. Memory is O(n + block²) plus at most ``edge_budget`` bytes
-    of neighbour pairs, plus the pairs of non-core with core rows (fewer than n·``min_samples``, kept once
-    per row and cluster when they exceed the budget).
+    Time is O(n²·d), as float32 matrix products. A row is known to be core as soon as enough neighbours have
+    been seen, and two core rows are joined at once; only a pair with an end that is not core yet waits, fewer
+    than n·``min_samples`` of them. So memory is O(n + threads·block²) plus the waiting pairs. Where these
+    exceed ``edge_budget`` bytes they are dropped, the pairs are computed a second time when all core rows are
+    known, and the pairs of other rows with core rows are kept once per row and cluster.
 
     Args:
         x: float32[n, d], finite; may be memory-mapped. n = 0 is allowed.
@@ -53,7 +66,11 @@ def dbscan(
         min_samples: neighbours, with itself, that make a core row, ≥ 1.
         metric: ``cosine`` (rows need not have unit length) or ``euclidean``.
         block: rows per tile side.
-        edge_budget: bytes of neighbour pairs that may be kept, ≥ 0.
+        edge_budget: bytes of neighbour pairs that may wait, ≥ 0.
+        threads: tiles computed at a time, as many as BLAS would use threads by default; labels do not
+            depend on it.
+        device: ``cpu``, ``cuda``, or ``auto``: a GPU for many rows with the cosine metric where there is one
+            (``half_tiles``); labels do not depend on it.
 
     Returns:
         int64[n]: cluster number, or −1 for noise. A cosine distance that equals ``eps`` up to the rounding of
@@ -61,7 +78,8 @@ def dbscan(
 
     Raises:
         TypeError: ``x`` is not float32.
-        ValueError: an argument is out of range, or ``x`` holds NaN, infinity or (cosine) a row of zeros.
+        ValueError: an argument is out of range, ``x`` holds NaN, infinity or (cosine) a row of zeros, or
+            ``device`` is ``cuda`` and cannot be used.
     """
     if not (math.isfinite(eps) and eps > 0):
         raise ValueError(f"eps must be a finite number above 0, got {eps}")
@@ -69,31 +87,53 @@ def dbscan(
         raise ValueError(f"min_samples must be at least 1, got {min_samples}")
     if edge_budget < 0:
         raise ValueError(f"edge_budget must be at least 0 bytes, got {edge_budget}")
-    rows = TiledRows(x, metric, block)
+    rows = TiledRows(x, metric, block, threads)
     test = PairTest.COSINE_DISTANCE if metric == "cosine" else PairTest.EUCLIDEAN
-    n = len(rows)
+    return work_on(
+        rows, device, lambda pairs: label_rows(pairs, len(rows), test, eps, min_samples, edge_budget)
+    )
 
+
+def label_rows(
+    source: PairSource, n: int, test: PairTest, eps: float, min_samples: int, edge_budget: int = EDGE_BUDGET
+) -> NDArray[int64]:
+    """The labels of ``dbscan`` for n rows whose neighbours ``source`` finds."""
+    parent = np.arange(n, dtype=np.int64)
     degree = np.ones(n, dtype=np.int64)  # a row is its own neighbour
-    kept: list[tuple[NDArray[int32], NDArray[int32]]] = []
-    kept_bytes = 0
-    for left, right in rows.neighbours(test, eps):
+    kept: list[Pairs] = []
+    kept_bytes, within_budget = 0, True
+    for left, right in source.neighbours(test, eps, parent):
         _count_ends(degree, left, right)
-        kept_bytes += left.nbytes + right.nbytes
-        if kept_bytes <= edge_budget:
-            kept.append((left.copy(), right.copy()))
-        else:
-            kept.clear()
-    core = degree >= min_samples
-    pairs = kept if kept_bytes <= edge_budget else rows.neighbours(test, eps)
-    return _label(core, pairs, edge_budget)
+        waiting = _join_or_wait(parent, degree, min_samples, left, right)
+        if not (waiting and within_budget):
+            continue
+        kept.append((left[:waiting].copy(), right[:waiting].copy()))
+        kept_bytes += 8 * waiting
+        if kept_bytes > edge_budget:
+            kept = [_still_waiting(parent, degree, min_samples, kept)]
+            kept_bytes = 8 * len(kept[0][0])
+            # Half the budget free again, or none: going through the pairs stays cheap beside finding them.
+            within_budget = 2 * kept_bytes <= edge_budget
+            if not within_budget:
+                kept.clear()
+    pairs = kept if within_budget else source.neighbours(test, eps, parent)
+    return _label(parent, degree >= min_samples, pairs, edge_budget)
+
+
+def _still_waiting(
+    parent: NDArray[int64], degree: NDArray[int64], min_samples: int, kept: Sequence[Pairs]
+) -> Pairs:
+    """Join those of the waiting pairs whose ends have become core, and return the others."""
+    left, right = (np.concatenate(ends) for ends in zip(*kept, strict=True))
+    waiting = _join_or_wait(parent, degree, min_samples, left, right)
+    return left[:waiting].copy(), right[:waiting].copy()
 
 
 def _label(
-    core: NDArray[bool_], pairs: Iterable[tuple[NDArray[int32], NDArray[int32]]], edge_budget: int
+    parent: NDArray[int64], core: NDArray[bool_], pairs: Iterable[Pairs], edge_budget: int
 ) -> NDArray[int64]:
     """Join the core rows over ``pairs``, then give each border row to its first cluster."""
     n = core.shape[0]
-    parent = np.arange(n, dtype=np.int64)
     border: list[NDArray[int64]] = []
     border_bytes, border_limit = 0, edge_budget
     for left, right in pairs:
@@ -131,6 +171,28 @@ def _count_ends(degree: NDArray[int64], left: NDArray[int32], right: NDArray[int
     for k in range(left.shape[0]):
         degree[left[k]] += 1
         degree[right[k]] += 1
+
+
+@njit(cache=True)
+def _join_or_wait(
+    parent: NDArray[int64],
+    degree: NDArray[int64],
+    min_samples: int,
+    left: NDArray[int32],
+    right: NDArray[int32],
+) -> int:
+    """Join the pairs whose ends are both core by now; move the others to the front and return how many."""
+    waiting = 0
+    for k in range(left.shape[0]):
+        i = left[k]
+        j = right[k]
+        if degree[i] >= min_samples and degree[j] >= min_samples:
+            union(parent, i, j)
+        else:
+            left[waiting] = i
+            right[waiting] = j
+            waiting += 1
+    return waiting
 
 
 @njit(cache=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 from vlitqc_metrics._algorithms.union_find import flatten, union
 
 GlobalStep = Literal["components", "louvain"]
+Index = NDArray[np.signedinteger[Any]]
 
-_CHUNK = 1 << 22  # word pairs sorted at a time: 32 MiB
 _LARGEST_TOKEN = (1 << 31) - 1
 
 
@@ -58,21 +59,23 @@ def persona_graph(edges: NDArray[int64], n_nodes: int) -> PersonaGraph:
     simple = _simple_edges(edges, n_nodes)
     if not len(simple):
         return PersonaGraph(np.empty(0, dtype=np.int64), np.empty((0, 2), dtype=np.int64))
-    order = _degeneracy_order(*_adjacency(simple, n_nodes))
-    rank = np.empty(n_nodes, dtype=np.int64)
-    rank[order] = np.arange(n_nodes)
-    start, neighbour = _adjacency(rank[simple], n_nodes)
-    reverse = _reverse_ends(start, neighbour)
-    # An end (v, w) is the side of edge {v, w} at v, named by its place in the adjacency of v. Ends at v
-    # that share a persona are joined.
-    parent = np.arange(len(neighbour), dtype=np.int64)
-    _join_triangles(start, neighbour, reverse, parent)
+    start, neighbour, edge = _adjacency(simple, n_nodes)
+    order, rank = _degeneracy_order(start, neighbour)
+    later_start, later, _ = _later(start, neighbour, edge, order, rank, len(simple))
+    # End 2k of edge k is its side at the earlier node of the order, end 2k + 1 that at the later one. Ends at one
+    # node that share a persona are joined.
+    parent = np.arange(2 * len(later), dtype=_index(2 * len(later)))
+    _join_corners(later_start, later, parent)
     flatten(parent)
-    roots, persona = np.unique(parent, return_inverse=True)
-    owner = np.repeat(np.arange(n_nodes), np.diff(start))
-    forward = np.flatnonzero(neighbour > owner)
-    joined = np.stack([persona[forward], persona[reverse[forward]]], axis=1)
-    return PersonaGraph(order[owner[roots]], joined.astype(np.int64, copy=False))
+    earlier = np.repeat(np.arange(n_nodes), np.diff(later_start))
+    owner = np.stack([earlier, later], axis=1).reshape(-1)
+    # Of one node's ends the first leads to the first neighbour: so personas are numbered by node and neighbour, both
+    # in the order, and edges come in it too. Louvain's communities depend on either.
+    roots = np.flatnonzero(parent == np.arange(len(parent)))
+    roots = roots[np.argsort(owner[roots], kind="stable")]
+    number = np.empty(len(parent), dtype=np.int64)
+    number[roots] = np.arange(len(roots))
+    return PersonaGraph(order[owner[roots]].astype(np.int64), number[parent].reshape(-1, 2))
 
 
 def ego_splitting(
@@ -102,18 +105,16 @@ def ego_splitting(
     """
     if global_step not in ("components", "louvain"):
         raise ValueError(f"global_step must be 'components' or 'louvain', got {global_step!r}")
-    graph = persona_graph(edges, n_nodes)
-    if not len(graph.edges):
-        return []
     if global_step == "components":
-        community = np.arange(len(graph.node), dtype=np.int64)
-        _join_edges(community, graph.edges)
-        flatten(community)
+        members, cuts = _edge_communities(_simple_edges(edges, n_nodes), n_nodes)
     else:
-        community = _louvain(graph, seed)
-    members = np.unique(np.stack([community, graph.node], axis=1), axis=0)
-    cuts = np.flatnonzero(np.diff(members[:, 0])) + 1
-    return sorted(np.split(members[:, 1], cuts), key=lambda cluster: cluster.tolist())
+        graph = persona_graph(edges, n_nodes)
+        pairs = np.unique(np.stack([_louvain(graph, seed), graph.node], axis=1), axis=0)
+        members, cuts = pairs[:, 1], np.flatnonzero(np.diff(pairs[:, 0])) + 1
+    if not len(members):
+        return []
+    bounds = [0, *cuts.tolist(), len(members)]
+    return sorted((members[a:b] for a, b in pairwise(bounds)), key=lambda cluster: cluster.tolist())
 
 
 def co_occurrence_edges(token_ids: Sequence[NDArray[np.integer[Any]]]) -> NDArray[int64]:
@@ -123,12 +124,14 @@ def co_occurrence_edges(token_ids: Sequence[NDArray[np.integer[Any]]]) -> NDArra
         token_ids: for each instruction an int array of word ids, 0 to 2³¹ − 1, repetitions allowed.
 
     Returns:
-        int64[m, 2] with the smaller id first, sorted, each pair once. Memory is O(m) plus a fixed 64 MiB.
+        int64[m, 2] with the smaller id first, sorted, each pair once. Time is that of looking at every pair of every
+        instruction, memory O(m + words).
 
     Raises:
         ValueError: an array is not one-dimensional and of integers, or an id is out of range.
     """
-    distinct: list[NDArray[int64]] = []
+    several: list[NDArray[np.integer[Any]]] = []
+    places_of: list[int] = []
     for place, tokens in enumerate(token_ids):
         ids = np.asarray(tokens)
         if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
@@ -136,20 +139,29 @@ def co_occurrence_edges(token_ids: Sequence[NDArray[np.integer[Any]]]) -> NDArra
                 f"token_ids[{place}] must be one-dimensional and of integers, got {ids.dtype}{ids.shape}"
             )
         if ids.size > 1:  # fewer than two words make no pair
-            if ids.min() < 0 or ids.max() > _LARGEST_TOKEN:
-                raise ValueError(f"token_ids[{place}] holds an id outside 0..{_LARGEST_TOKEN}")
-            distinct.append(np.unique(ids).astype(np.int64, copy=False))
-    if not distinct:
+            several.append(ids)
+            places_of.append(place)
+    if not several:
         return np.empty((0, 2), dtype=np.int64)
-    words = np.concatenate(distinct)
-    stop = np.cumsum([len(ids) for ids in distinct])
-    seen = np.empty(0, dtype=np.int64)
-    buffer = np.empty(min(_CHUNK, sum(len(ids) * (len(ids) - 1) // 2 for ids in distinct)), dtype=np.int64)
-    position = np.zeros(3, dtype=np.int64)
-    position[2] = 1
-    while (count := _fill_pairs(words, stop, position, buffer)) > 0:
-        seen = np.union1d(seen, buffer[:count])
-    return np.stack([seen >> 32, seen & ((1 << 32) - 1)], axis=1)
+    text = np.repeat(np.arange(len(several)), [len(ids) for ids in several])
+    # What does not fit into int64 becomes negative, and is refused with the rest.
+    tokens = np.concatenate(several, dtype=np.int64, casting="unsafe")
+    outside = np.flatnonzero((tokens < 0) | (tokens > _LARGEST_TOKEN))
+    if len(outside):
+        place = places_of[text[outside[0]]]
+        raise ValueError(f"token_ids[{place}] holds an id outside 0..{_LARGEST_TOKEN}")
+    distinct = np.unique(text << 32 | tokens)
+    vocabulary, words = np.unique(distinct & ((1 << 32) - 1), return_inverse=True)
+    bounds = np.concatenate([[0], np.cumsum(np.bincount(distinct >> 32, minlength=len(several)))])
+    # The texts of each word, as places in ``words``: what lies after a place belongs to later words of its text.
+    places = np.argsort(words, kind="stable")
+    ends = np.repeat(bounds[1:], np.diff(bounds))
+    first = np.concatenate([[0], np.cumsum(np.bincount(words))])
+    count = _count_pairs(words, places, ends, first)
+    edges = np.empty((int(count.sum()), 2), dtype=np.int64)
+    _fill_pairs(words, places, ends, first, edges)
+    named: NDArray[int64] = vocabulary[edges]
+    return named
 
 
 def _simple_edges(edges: NDArray[int64], n_nodes: int) -> NDArray[int64]:
@@ -161,19 +173,70 @@ def _simple_edges(edges: NDArray[int64], n_nodes: int) -> NDArray[int64]:
         raise ValueError(f"n_nodes must lie in 0..{_LARGEST_TOKEN}, got {n_nodes}")
     if edges.size and (edges.min() < 0 or edges.max() >= n_nodes):
         raise ValueError(f"node ids must lie in 0..{n_nodes - 1}, got {int(edges.min())}..{int(edges.max())}")
-    low = edges.min(axis=1).astype(np.int64)
-    high = edges.max(axis=1).astype(np.int64)
+    low, high = edges[:, 0].astype(np.int64), edges[:, 1].astype(np.int64)
+    keys = low << 32 | high
+    if (low < high).all() and (keys[:-1] < keys[1:]).all():
+        return np.stack([low, high], axis=1)  # as co_occurrence_edges gives them: nothing to sort
+    low, high = np.minimum(low, high), np.maximum(low, high)
     keys = np.unique((low << 32 | high)[low < high])
     return np.stack([keys >> 32, keys & ((1 << 32) - 1)], axis=1)
 
 
-def _adjacency(simple: NDArray[int64], n_nodes: int) -> tuple[NDArray[int64], NDArray[int64]]:
-    """Return (start, neighbour): the neighbours of v, ascending, are ``neighbour[start[v]:start[v + 1]]``."""
-    ends = np.concatenate([simple[:, 0] << 32 | simple[:, 1], simple[:, 1] << 32 | simple[:, 0]])
-    ends.sort()
+def _index(n: int) -> type[np.signedinteger[Any]]:
+    """The narrowest type for places below ``n``: how much fits into the processor's cache decides the speed."""
+    return np.int32 if n <= _LARGEST_TOKEN else np.int64
+
+
+def _adjacency(simple: NDArray[int64], n_nodes: int) -> tuple[NDArray[int64], Index, Index]:
+    """Return (start, neighbour, edge): the neighbours of v, ascending, are ``neighbour[start[v]:start[v + 1]]``.
+
+    ``edge`` holds beside each neighbour the row of ``simple`` that joins the two.
+    """
     start = np.zeros(n_nodes + 1, dtype=np.int64)
-    np.cumsum(np.bincount(ends >> 32, minlength=n_nodes), out=start[1:])
-    return start, ends & ((1 << 32) - 1)
+    np.cumsum(np.bincount(simple.reshape(-1), minlength=n_nodes), out=start[1:])
+    neighbour = np.empty(2 * len(simple), dtype=np.int32)
+    edge = np.empty(2 * len(simple), dtype=_index(len(simple)))
+    _fill_adjacency(simple, start[:-1].copy(), neighbour, edge)
+    return start, neighbour, edge
+
+
+def _later(
+    start: NDArray[int64], neighbour: Index, edge: Index, order: Index, rank: Index, n_edges: int
+) -> tuple[NDArray[int64], Index, Index]:
+    """The graph along ``order``: (start, later, place).
+
+    The neighbours of the k-th node of the order that come after it, by rank and ascending, are
+    ``later[start[k]:start[k + 1]]``; ``place[e]`` is where edge ``e`` stands in ``later``.
+    """
+    later_start = np.zeros(len(order) + 1, dtype=np.int64)
+    np.cumsum(_count_later(start, neighbour, order, rank), out=later_start[1:])
+    later = np.empty(n_edges, dtype=np.int32)
+    place = np.empty(n_edges, dtype=edge.dtype)
+    _fill_later(start, neighbour, edge, order, rank, later_start[:-1].copy(), later, place)
+    return later_start, later, place
+
+
+def _edge_communities(simple: NDArray[int64], n_nodes: int) -> tuple[NDArray[int64], NDArray[int64]]:
+    """Return (members, cuts): the nodes of each connected component of the persona graph, one after another.
+
+    A persona edge is an edge of the graph, and two of them meet in a persona exactly if a chain of triangles
+    joins them: the components are the classes of edges under "two sides of one triangle", and no persona is
+    needed to find them.
+    """
+    if not len(simple):
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    start, neighbour, edge = _adjacency(simple, n_nodes)
+    order, rank = _degeneracy_order(start, neighbour)
+    later_start, later, place = _later(start, neighbour, edge, order, rank, len(simple))
+    parent = np.arange(len(later), dtype=_index(len(later)))
+    _join_sides(later_start, later, parent)
+    flatten(parent)
+    is_root = parent == np.arange(len(parent))
+    community = (np.cumsum(is_root) - 1).astype(edge.dtype)[parent][place]
+    stop = np.cumsum(_count_members(start, edge, community, int(is_root.sum())))
+    members = np.empty(int(stop[-1]), dtype=np.int64)
+    _fill_members(start, edge, community, np.concatenate([[0], stop[:-1]]), members)
+    return members, stop[:-1]
 
 
 def _louvain(graph: PersonaGraph, seed: int) -> NDArray[int64]:
@@ -190,13 +253,25 @@ def _louvain(graph: PersonaGraph, seed: int) -> NDArray[int64]:
 
 
 @njit(cache=True)
-def _degeneracy_order(start: NDArray[int64], neighbour: NDArray[int64]) -> NDArray[int64]:
+def _fill_adjacency(simple: NDArray[int64], filled: NDArray[int64], neighbour: Index, edge: Index) -> None:
+    """Write each edge at both of its nodes; the edges are sorted, so that neighbours come in ascending order."""
+    for k in range(simple.shape[0]):
+        for side in range(2):
+            v = simple[k, side]
+            neighbour[filled[v]] = simple[k, 1 - side]
+            edge[filled[v]] = k
+            filled[v] += 1
+
+
+@njit(cache=True)
+def _degeneracy_order(start: NDArray[int64], neighbour: Index) -> tuple[Index, Index]:
     """Order the nodes by taking one of smallest remaining degree at a time (Matula & Beck 1983), in O(n + m).
 
     Every node has at most degeneracy-many neighbours after it, which bounds the work of listing triangles.
+    Returns the order, and the place of each node in it.
     """
     n = start.shape[0] - 1
-    degree = np.empty(n, dtype=np.int64)
+    degree = np.empty(n, dtype=np.int32)
     largest = 0
     for v in range(n):
         degree[v] = start[v + 1] - start[v]
@@ -207,8 +282,8 @@ def _degeneracy_order(start: NDArray[int64], neighbour: NDArray[int64]) -> NDArr
         bucket[degree[v] + 1] += 1
     for k in range(largest + 1):
         bucket[k + 1] += bucket[k]
-    order = np.empty(n, dtype=np.int64)
-    place = np.empty(n, dtype=np.int64)
+    order = np.empty(n, dtype=np.int32)
+    place = np.empty(n, dtype=np.int32)
     filled = bucket.copy()
     for v in range(n):
         place[v] = filled[degree[v]]
@@ -226,77 +301,162 @@ def _degeneracy_order(start: NDArray[int64], neighbour: NDArray[int64]) -> NDArr
                 place[other], place[w] = place[w], front
                 bucket[degree[w]] += 1
                 degree[w] -= 1
-    return order
+    return order, place
 
 
 @njit(cache=True)
-def _reverse_ends(start: NDArray[int64], neighbour: NDArray[int64]) -> NDArray[int64]:
-    """Return, for the place of end (v, w), the place of end (w, v)."""
-    reverse = np.empty(neighbour.shape[0], dtype=np.int64)
-    filled = start[:-1].copy()
-    for v in range(start.shape[0] - 1):
+def _count_later(start: NDArray[int64], neighbour: Index, order: Index, rank: Index) -> NDArray[int64]:
+    """How many neighbours of the k-th node of the order come after it."""
+    count = np.zeros(order.shape[0], dtype=np.int64)
+    for k in range(order.shape[0]):
+        v = order[k]
         for at in range(start[v], start[v + 1]):
-            # Nodes are visited in ascending order, so v is the next neighbour of w that was not yet met.
-            w = neighbour[at]
-            reverse[at] = filled[w]
-            filled[w] += 1
-    return reverse
+            if rank[neighbour[at]] > k:
+                count[k] += 1
+    return count
 
 
 @njit(cache=True)
-def _join_triangles(
-    start: NDArray[int64], neighbour: NDArray[int64], reverse: NDArray[int64], parent: NDArray[int64]
+def _fill_later(
+    start: NDArray[int64],
+    neighbour: Index,
+    edge: Index,
+    order: Index,
+    rank: Index,
+    filled: NDArray[int64],
+    later: Index,
+    place: Index,
 ) -> None:
-    """For every triangle u < v < w join, at each corner, the ends of the two sides that meet there."""
-    n = start.shape[0] - 1
-    later = np.empty(n, dtype=np.int64)  # where the neighbours after v begin in the adjacency of v
-    for v in range(n):
-        later[v] = start[v] + np.searchsorted(neighbour[start[v] : start[v + 1]], v)
-    for u in range(n):
-        for u_v in range(later[u], start[u + 1]):
-            v = neighbour[u_v]
-            u_w = u_v + 1
-            v_w = later[v]
-            while u_w < start[u + 1] and v_w < start[v + 1]:
-                if neighbour[u_w] < neighbour[v_w]:
+    """Write each node behind its earlier neighbours. They are met in ascending order, so that none is sorted."""
+    for k in range(order.shape[0]):
+        v = order[k]
+        for at in range(start[v], start[v + 1]):
+            before = rank[neighbour[at]]
+            if before < k:
+                later[filled[before]] = k
+                place[edge[at]] = filled[before]
+                filled[before] += 1
+
+
+@njit(cache=True)
+def _join_sides(start: NDArray[int64], later: Index, parent: Index) -> None:
+    """For every triangle u < v < w join its three sides."""
+    for u in range(start.shape[0] - 1):
+        stop_u = start[u + 1]
+        for u_v in range(start[u], stop_u):
+            v = later[u_v]
+            u_w, v_w, stop_v = u_v + 1, start[v], start[v + 1]
+            root = parent[u_v]
+            while u_w < stop_u and v_w < stop_v:
+                one, other = later[u_w], later[v_w]
+                if one < other:
                     u_w += 1
-                elif neighbour[v_w] < neighbour[u_w]:
+                elif other < one:
                     v_w += 1
                 else:
-                    union(parent, u_v, u_w)
-                    union(parent, reverse[u_v], v_w)
-                    union(parent, reverse[u_w], reverse[v_w])
+                    # Mostly all three have the same parent already, and nothing is left to do.
+                    if parent[u_w] != root or parent[v_w] != root:
+                        union(parent, u_v, u_w)
+                        union(parent, u_v, v_w)
+                        root = parent[u_v]
                     u_w += 1
                     v_w += 1
 
 
 @njit(cache=True)
-def _join_edges(parent: NDArray[int64], edges: NDArray[int64]) -> None:
-    """Join the two ends of every edge."""
-    for k in range(edges.shape[0]):
-        union(parent, edges[k, 0], edges[k, 1])
+def _join_corners(start: NDArray[int64], later: Index, parent: Index) -> None:
+    """For every triangle u < v < w join, at each corner, the ends of the two sides that meet there."""
+    for u in range(start.shape[0] - 1):
+        stop_u = start[u + 1]
+        for u_v in range(start[u], stop_u):
+            v = later[u_v]
+            u_w, v_w, stop_v = u_v + 1, start[v], start[v + 1]
+            while u_w < stop_u and v_w < stop_v:
+                one, other = later[u_w], later[v_w]
+                if one < other:
+                    u_w += 1
+                elif other < one:
+                    v_w += 1
+                else:
+                    if parent[2 * u_v] != parent[2 * u_w]:
+                        union(parent, 2 * u_v, 2 * u_w)
+                    if parent[2 * u_v + 1] != parent[2 * v_w]:
+                        union(parent, 2 * u_v + 1, 2 * v_w)
+                    if parent[2 * u_w + 1] != parent[2 * v_w + 1]:
+                        union(parent, 2 * u_w + 1, 2 * v_w + 1)
+                    u_w += 1
+                    v_w += 1
+
+
+@njit(cache=True)
+def _count_members(start: NDArray[int64], edge: Index, community: Index, n: int) -> NDArray[int64]:
+    """How many nodes the edges of each community touch."""
+    count = np.zeros(n, dtype=np.int64)
+    met = np.full(n, -1, dtype=np.int32)
+    for v in range(start.shape[0] - 1):
+        for at in range(start[v], start[v + 1]):
+            c = community[edge[at]]
+            if met[c] != v:
+                met[c] = v
+                count[c] += 1
+    return count
+
+
+@njit(cache=True)
+def _fill_members(
+    start: NDArray[int64], edge: Index, community: Index, filled: NDArray[int64], members: NDArray[int64]
+) -> None:
+    """Write each node, in ascending order, to the communities of its edges."""
+    met = np.full(filled.shape[0], -1, dtype=np.int32)
+    for v in range(start.shape[0] - 1):
+        for at in range(start[v], start[v + 1]):
+            c = community[edge[at]]
+            if met[c] != v:
+                met[c] = v
+                members[filled[c]] = v
+                filled[c] += 1
+
+
+@njit(cache=True)
+def _count_pairs(
+    words: NDArray[int64], places: NDArray[int64], ends: NDArray[int64], first: NDArray[int64]
+) -> NDArray[int64]:
+    """How many larger words share a text with each word.
+
+    ``words`` are the ascending distinct words of each text, one text after another, ``ends[p]`` is where the text
+    of place p ends; ``places[first[w]:first[w + 1]]`` are the places of word w.
+    """
+    n = first.shape[0] - 1
+    count = np.zeros(n, dtype=np.int64)
+    met = np.full(n, -1, dtype=np.int32)
+    for w in range(n):
+        for k in range(first[w], first[w + 1]):
+            for at in range(places[k] + 1, ends[places[k]]):
+                if met[words[at]] != w:
+                    met[words[at]] = w
+                    count[w] += 1
+    return count
 
 
 @njit(cache=True)
 def _fill_pairs(
-    words: NDArray[int64], stop: NDArray[int64], position: NDArray[int64], buffer: NDArray[int64]
-) -> int:
-    """Write the next pairs (low << 32 | high) into ``buffer``, from ``position`` on; return how many.
-
-    ``words`` are the ascending distinct words of each instruction, one instruction after another;
-    ``position`` is (instruction, first word, second word) and is moved to where the next call goes on.
-    """
-    count = 0
-    group, i, j = position[0], position[1], position[2]
-    while group < stop.shape[0] and count < buffer.shape[0]:
-        if j < stop[group]:
-            buffer[count] = words[i] << 32 | words[j]
-            count += 1
-            j += 1
-        else:
-            i += 1
-            if i >= stop[group]:
-                group += 1
-            j = i + 1
-    position[0], position[1], position[2] = group, i, j
-    return count
+    words: NDArray[int64],
+    places: NDArray[int64],
+    ends: NDArray[int64],
+    first: NDArray[int64],
+    edges: NDArray[int64],
+) -> None:
+    """Write the pairs that ``_count_pairs`` counts, sorted."""
+    n = first.shape[0] - 1
+    met = np.full(n, -1, dtype=np.int32)
+    row = 0
+    for w in range(n):
+        begin = row
+        for k in range(first[w], first[w + 1]):
+            for at in range(places[k] + 1, ends[places[k]]):
+                if met[words[at]] != w:
+                    met[words[at]] = w
+                    edges[row, 0] = w
+                    edges[row, 1] = words[at]
+                    row += 1
+        edges[begin:row, 1].sort()

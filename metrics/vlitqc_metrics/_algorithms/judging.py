@@ -12,6 +12,7 @@ from typing import Any
 
 from vlitqc.prompts import Prompt
 from vlitqc.types import Answers, Cost, Image, Judge, Rgb, Score, Weights
+from vlitqc_metrics._algorithms.pictures import pixels_of
 
 SCORINGS = ("votes", "expectation")
 PARTS = ("turns_judged", "parsed")
@@ -44,7 +45,7 @@ class Item:
     @property
     def pictures(self) -> tuple[Rgb, ...]:
         """The pixels of its pictures."""
-        return tuple(image.pixels for image in self.images if image.pixels is not None)
+        return tuple(pixels_of(self.images))
 
 
 @dataclass(frozen=True, slots=True)

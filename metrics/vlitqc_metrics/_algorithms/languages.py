@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vlitqc.language import UNKNOWN, language_name, not_known
 from vlitqc.types import Batch, Features, FeatureStore, LanguageModel, TextLikelihood
-from vlitqc_metrics._algorithms.texts import instructions, responses, turn_likelihoods
+from vlitqc_metrics._algorithms.texts import instructions, likelihoods, responses, turn_likelihoods
 
 Side = Literal["instruction", "response"]
 Turn = tuple[TextLikelihood, TextLikelihood]
@@ -44,7 +44,7 @@ def _told_turns(batch: Batch, detector: LanguageModel) -> list[Turn]:
     mixed = {owner: rows for owner, rows in records.items() if len({code for code, _ in rows}) > 1}
     if not mixed:
         return turns
-    whole = detector.likelihood(["\n".join(text for _, text in rows) for rows in mixed.values()])
+    whole = likelihoods(batch, detector, ["\n".join(text for _, text in rows) for rows in mixed.values()])
     settled = dict(zip(mixed, whole, strict=True))
 
     def one(told: TextLikelihood, owner: int) -> TextLikelihood:
@@ -128,15 +128,18 @@ class KnownLanguages:
         """
         rows = np.zeros(len(sample_of), dtype=bool)
         if self.detector is None:
-            return LeftOut(rows, {}, Counter(), self.codes)
-        codes, index = store.strings(self._feature(side))
+            return LeftOut(rows, _NO_ROWS, (), Counter(), self.codes)
+        coded, index = store.coded(self._feature(side))
+        names, numbers = coded.dictionary.to_pylist(), coded.indices.to_numpy()
         n = store.n_samples
         whole = np.bincount(index, minlength=n) == np.bincount(sample_of, minlength=n)
-        told = np.array([code != "" for code in codes], dtype=bool)
+        told = np.array([name != "" for name in names], dtype=bool)[numbers]
         rows[whole[sample_of]] = told[whole[index]]
-        found = [(sample, code) for sample, code in zip(index.tolist(), codes, strict=True) if code]
-        # Later entries of a dict win, so a sample's first language comes last.
-        return LeftOut(rows, dict(reversed(found)), Counter(code for _, code in found), self.codes)
+        first = np.full(n, -1, np.int64)
+        # The last of several assignments holds, so a sample's first language comes last.
+        first[index[told][::-1]] = numbers[told][::-1]
+        counts = zip(names, np.bincount(numbers, minlength=len(names)).tolist(), strict=True)
+        return LeftOut(rows, first, names, Counter({name: k for name, k in counts if name}), self.codes)
 
     def _feature(self, side: Side) -> str:
         return "-".join(["foreign", side, *self.key])
@@ -145,14 +148,21 @@ class KnownLanguages:
 class LeftOut:
     """Texts that a metric leaves out because its model does not know their language.
 
-    ``rows`` marks them, ``first`` is the first such language of each sample that has one, ``codes`` counts them.
+    ``rows`` marks them and ``codes`` counts them by language; ``names[first[i]]`` is the first such language of
+    sample ``i``, and ``first[i]`` is −1 where it has none (empty: no sample has).
     """
 
     def __init__(
-        self, rows: NDArray[np.bool_], first: Mapping[int, str], codes: Counter[str], known: Sequence[str]
+        self,
+        rows: NDArray[np.bool_],
+        first: NDArray[np.int64],
+        names: Sequence[str],
+        codes: Counter[str],
+        known: Sequence[str],
     ) -> None:
         self.rows = rows
         self.first = first
+        self.names = names
         self.codes = codes
         self.known = known
 
@@ -167,5 +177,7 @@ class LeftOut:
 
     def missing(self, n: int, otherwise: str) -> list[str]:
         """Why each of ``n`` samples has no text to score: the first of its foreign languages, or ``otherwise``."""
-        reasons = {code: not_known(code, self.known) for code in self.codes}
-        return [reasons[self.first[i]] if i in self.first else otherwise for i in range(n)]
+        if not self.codes:
+            return [otherwise] * n
+        reasons = [*(not_known(name, self.known) for name in self.names), otherwise]
+        return [reasons[i] for i in self.first.tolist()]

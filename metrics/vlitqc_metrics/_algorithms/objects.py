@@ -6,11 +6,12 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 from vlitqc.types import Batch, Box, Detector, Image, Sample, Score
-from vlitqc_metrics._algorithms.pictures import no_picture
+from vlitqc_metrics._algorithms.pictures import no_picture, pixels_of
 
 NO_OBJECTS = "no object detector in this profile, and no box annotations in the record"
 
@@ -30,6 +31,8 @@ MOST_OBJECTS = 2**32
 """No picture holds so many, so a larger number is no count; sums of it stay whole numbers."""
 MOST_BOXES, MOST_PICTURES, MOST_LETTERS = 100, 16, 80
 """Of what is kept for the report: boxes a picture, pictures a sample, letters of a category."""
+
+_FIELDS = attrgetter(*(field.name for field in fields(Box)))
 
 Marked = tuple[str, float | None, float, float, float, float]
 """Category, confidence (None: annotated), left, top, right, bottom as shares of the picture, 0 to 1."""
@@ -89,7 +92,7 @@ def find_objects(batch: Batch, detector: Detector | None) -> list[Objects | Scor
             found.append(_from_annotations(sample, images, counts))
         elif detector is None:
             found.append(Score(reason=NO_OBJECTS))
-        elif not any(image.pixels is not None for image in images):
+        elif all(image.fault is not None for image in images):
             found.append(no_picture(sample, images))
         else:
             found.append(_from_detections(images, detected))
@@ -99,23 +102,29 @@ def find_objects(batch: Batch, detector: Detector | None) -> list[Objects | Scor
 def _detect(batch: Batch, detector: Detector) -> dict[str, list[Box]]:
     """The boxes on each distinct readable picture of samples without annotations, by content hash."""
     pictures = {
-        image.sha256: image.pixels
+        image.sha256: image
         for sample, images in zip(batch.samples, batch.images, strict=True)
         if annotated_categories(sample.meta) is None
         for image in images
-        if image.pixels is not None
+        if image.fault is None
     }
-    if not pictures:
-        return {}
-    return dict(zip(pictures, detector.detect(list(pictures.values())), strict=True))
+    seen = list(pictures.values())
+
+    def compute(at: list[int]) -> list[list[list[Any]]]:
+        found = detector.detect(pixels_of(seen[i] for i in at))
+        return [[list(_FIELDS(box)) for box in boxes] for boxes in found]
+
+    contents = [image.content for image in seen]
+    rows = batch.once(f"objects: {detector.ref}", contents, compute, model=detector.ref.name)
+    return {sha256: [Box(*box) for box in boxes] for sha256, boxes in zip(pictures, rows, strict=True)}
 
 
 def _from_detections(images: Sequence[Image], detected: Mapping[str, list[Box]]) -> Objects:
-    read = [image.sha256 for image in images if image.pixels is not None]
+    read = [image.sha256 for image in images if image.fault is None]
     pictures = {sha256: Counter(box.category for box in detected[sha256]) for sha256 in read}
     boxes: list[list[Marked] | None] = [
         None
-        if image.pixels is None
+        if image.fault is not None
         else [(b.category, b.confidence, b.left, b.top, b.right, b.bottom) for b in detected[image.sha256]]
         for image in images
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from vlitqc.errors import VlitqcError, as_reason
 from vlitqc.types import Batch, Image, ImageScorer, MetricSpec, Rgb, Sample, Score
@@ -30,24 +30,40 @@ def no_picture(sample: Sample, images: Sequence[Image]) -> Score:
     return Score(reason=f"no image: the record has {held}, which this metric does not see")
 
 
+def pixels_of(images: Iterable[Image]) -> list[Rgb]:
+    """The pixels of readable pictures, in order."""
+    return [pixels for image in images if (pixels := image.pixels) is not None]
+
+
 def mean_over_pictures(
     batch: Batch,
-    key: Hashable,
+    space: str,
     values: Values,
     *,
+    model: str = "",
     higher_is_better: bool = True,
 ) -> list[Score]:
     """Each sample's mean over its readable pictures, with the part ``worst``: their lowest value, or their
     highest where lower is better.
 
-    ``values`` gives one number a picture; every distinct picture of the batch is in its one call. A sample
-    without a readable picture has no score, and neither has one with a picture for which ``values`` raises.
+    ``values`` gives one number a picture; every distinct picture of the batch that has none yet is in its one call.
+    ``space`` and ``model`` are as of ``Batch.once``. A sample without a readable picture has no score, and neither
+    has one with a picture for which ``values`` raises.
     """
-    found = batch.memo(key, lambda: _by_sha256(batch, values))
+    pictures = batch.distinct_images()
+    images = list(pictures.values())
+    numbers_or_faults = batch.once(
+        space,
+        [image.content for image in images],
+        lambda at: _each(pixels_of(images[i] for i in at), values),
+        model=model,
+        is_fault=lambda value: isinstance(value, str),
+    )
+    found = dict(zip(pictures, numbers_or_faults, strict=True))
     worst = min if higher_is_better else max
     scores: list[Score] = []
-    for sample, images in zip(batch.samples, batch.images, strict=True):
-        own = [found[image.sha256] for image in images if image.pixels is not None]
+    for sample, row in zip(batch.samples, batch.images, strict=True):
+        own = [found[image.sha256] for image in row if image.fault is None]
         faults = [value for value in own if isinstance(value, str)]
         numbers = [value for value in own if not isinstance(value, str)]
         if faults:
@@ -55,7 +71,7 @@ def mean_over_pictures(
         elif numbers:
             scores.append(Score(sum(numbers) / len(numbers), parts={"worst": worst(numbers)}))
         else:
-            scores.append(no_picture(sample, images))
+            scores.append(no_picture(sample, row))
     return scores
 
 
@@ -64,35 +80,32 @@ def score_pictures(
 ) -> list[Score]:
     """``mean_over_pictures`` of the model's numbers, or of ``classical`` where there is no model."""
     if model is None:
-        return mean_over_pictures(batch, spec.name, classical)
+        return mean_over_pictures(batch, f"classical {spec.name} {spec.version}", classical, model=spec.name)
     return mean_over_pictures(
         batch,
-        (spec.name, model.ref),
+        f"image score: {model.ref}",
         model.score_images,
+        model=model.ref.name,
         higher_is_better=spec.higher_is_better is not False,
     )
 
 
-def _by_sha256(batch: Batch, values: Values) -> dict[str, float | str]:
-    """The value of every distinct picture by content hash, or why it has none."""
-    pictures = {
-        sha256: image.pixels for sha256, image in batch.distinct_images().items() if image.pixels is not None
-    }
-    if not pictures:
-        return {}
+def _each(pictures: list[Rgb], values: Values) -> list[float | str]:
+    """The value of every picture, or why it has none."""
     try:
         return _numbers(pictures, values)
     except VlitqcError:
         raise  # the model itself is at fault, and would be for every picture
     except Exception:  # noqa: BLE001 - a model may raise anything; the culprit is found below
-        found: dict[str, float | str] = {}
-        for sha256, pixels in pictures.items():
-            try:
-                found |= _numbers({sha256: pixels}, values)
-            except Exception as error:  # noqa: BLE001 - it becomes the reason of this picture's samples
-                found[sha256] = as_reason(error)
-        return found
+        return [_one(pixels, values) for pixels in pictures]
 
 
-def _numbers(pictures: dict[str, Rgb], values: Values) -> dict[str, float | str]:
-    return dict(zip(pictures, map(float, values(list(pictures.values()))), strict=True))
+def _one(pixels: Rgb, values: Values) -> float | str:
+    try:
+        return _numbers([pixels], values)[0]
+    except Exception as error:  # noqa: BLE001 - it becomes the reason of this picture's samples
+        return as_reason(error)
+
+
+def _numbers(pictures: list[Rgb], values: Values) -> list[float | str]:
+    return [float(number) for _, number in zip(pictures, values(pictures), strict=True)]

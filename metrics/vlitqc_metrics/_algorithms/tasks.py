@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from vlitqc.media_tokens import strip_media_tokens
 from vlitqc.types import Batch, Cost, Features, FeatureStore, LanguageModel, Sample, Tag, Tagger
 from vlitqc_metrics._algorithms.languages import KnownLanguages, LeftOut
+from vlitqc_metrics._algorithms.numbering import most_frequent
 from vlitqc_metrics._algorithms.texts import instructions
 
 
@@ -45,8 +47,8 @@ class StoredTasks:
 
     def known(self) -> tuple[list[str], NDArray[np.int64]]:
         """The tasks of the instructions that have one, and the sample of each."""
-        rows = np.array([i for i, tag in enumerate(self.tags) if tag.task is not None], np.int64)
-        return [tag.task for tag in self.tags if tag.task is not None], self.index[rows]
+        tagged = np.fromiter((tag.task is not None for tag in self.tags), bool, len(self.tags))
+        return [tag.task for tag in self.tags if tag.task is not None], self.index[tagged]
 
     def failures(self) -> list[tuple[int, str]]:
         """The sample of each instruction that could not be tagged, and why, in order."""
@@ -110,7 +112,9 @@ def tag_tasks(batch: Batch, tagger: Tagger, known: KnownLanguages) -> dict[str, 
         # A question about a video or sound is asked like one about a picture; it is no chat.
         n_media = [len(batch.samples[index[i]].media) for i in asked]
         proposals = [""] * len(texts)
-        for i, proposal in zip(asked, tagger.propose([texts[i] for i in asked], n_media), strict=True):
+        for i, proposal in zip(
+            asked, _proposed(batch, tagger, [texts[i] for i in asked], n_media), strict=True
+        ):
             proposals[i] = proposal
         return Features(proposals, index)
 
@@ -118,23 +122,38 @@ def tag_tasks(batch: Batch, tagger: Tagger, known: KnownLanguages) -> dict[str, 
     return {name: batch.memo(name, compute), **known.features(batch, "instruction")}
 
 
+def _proposed(batch: Batch, tagger: Tagger, texts: Sequence[str], n_media: Sequence[int]) -> Sequence[str]:
+    if isinstance(tagger, JudgedTagger):
+        # What a judge says is kept with its answers, and a call that failed is asked again.
+        return tagger.propose(texts, n_media)
+    return batch.once(
+        f"task: {tagger.ref}",
+        [f"{n} {text}" for n, text in zip(n_media, texts, strict=True)],
+        lambda at: tagger.propose([texts[i] for i in at], [n_media[i] for i in at]),
+        model=tagger.ref.name,
+    )
+
+
 def stored_tasks(store: FeatureStore, tagger: Tagger, known: KnownLanguages) -> StoredTasks:
     """The tag of every instruction in a known language; all are settled once however many metrics need it."""
-    proposals, index = store.strings(task_feature(tagger))
-    asked = np.array([bool(proposal) for proposal in proposals], bool)
-    tags = store.memo(task_feature(tagger), lambda: tagger.settle(list(filter(None, proposals))))
+    coded, index = store.coded(task_feature(tagger))
+    numbers = coded.indices.to_numpy()
+    # Objects of which there is one a distinct proposal, however many instructions share it.
+    proposals = np.array(coded.dictionary.to_pylist(), object)
+    asked = (proposals != "").astype(bool)[numbers]
+    tags = store.memo(task_feature(tagger), lambda: tagger.settle(proposals[numbers[asked]].tolist()))
     left_out = known.left_out(store, "instruction", index)
     used = ~left_out.rows[asked]
     turns = np.flatnonzero(asked & ~left_out.rows)
-    return StoredTasks([tags[i] for i in np.flatnonzero(used)], index[turns], turns, left_out)
+    return StoredTasks(list(compress(tags, used.tolist())), index[turns], turns, left_out)
 
 
 def task_of_samples(tasks: Sequence[str], index: NDArray[np.int64], n: int) -> list[str | None]:
     """Each sample's most frequent task, the earlier one on a tie; None for a sample without one."""
-    counts: list[Counter[str]] = [Counter() for _ in range(n)]
-    for task, sample in zip(tasks, index, strict=True):
-        counts[sample][task] += 1
-    return [found.most_common(1)[0][0] if found else None for found in counts]
+    number: dict[str, int] = {}
+    numbers = np.fromiter((number.setdefault(task, len(number)) for task in tasks), np.int64, len(tasks))
+    names = [*number, None]
+    return [names[i] for i in most_frequent(numbers, index, n).tolist()]
 
 
 def count_tasks(tasks: Sequence[str]) -> dict[str, int]:

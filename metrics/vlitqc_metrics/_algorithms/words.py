@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import runpy
 from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +24,12 @@ _HALVES = frozenset({"wo", "sha"})
 @cache
 def stop_words() -> frozenset[str]:
     """spaCy's English stop words, and the halves that contractions leave."""
-    from spacy.lang.en.stop_words import STOP_WORDS
-
-    return frozenset(STOP_WORDS) | _HALVES
+    spacy = find_spec("spacy")
+    if spacy is None or spacy.origin is None:
+        raise ModuleNotFoundError("spacy, whose stop words are left out, is not installed", name="spacy")
+    # The list is a file that needs nothing else; importing it as a module brings in all of spaCy, and torch.
+    listed = runpy.run_path(str(Path(spacy.origin).parent / "lang" / "en" / "stop_words.py"))
+    return frozenset(listed["STOP_WORDS"]) | _HALVES
 
 
 def content_words(text: str) -> list[str]:

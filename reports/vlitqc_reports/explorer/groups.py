@@ -58,7 +58,7 @@ class WithRecords(Protocol):
         ...
 
     @property
-    def issues(self) -> Any:
+    def issue_table(self) -> pa.Table:
         """Columns kind, detail, row and others."""
         ...
 
@@ -278,9 +278,9 @@ def duplicates(run: WithRecords, scores: pa.Table) -> list[Group]:
             weakest = max((kind for _, kind in found if kind in kinds), default="exact")
             groups["text", number] = _group(kinds[weakest], [row for row, _ in found])
     alike: dict[int, list[int]] = {}
-    issues = run.issues
-    issues = issues[issues["kind"] == "near_duplicate_image"]
-    for row, detail in zip(issues["row"].tolist(), issues["detail"].tolist(), strict=True):
+    issues = run.issue_table.select(["kind", "row", "detail"])
+    issues = issues.filter(pc.equal(issues["kind"], "near_duplicate_image"))
+    for row, detail in zip(issues["row"].to_pylist(), issues["detail"].to_pylist(), strict=True):
         if (match := _OTHER.match(detail)) is not None:
             alike.setdefault(int(match[1]), []).append(row)
     for first, rows in alike.items():

@@ -147,21 +147,28 @@ def pca_points(
     variance on each.
 
     Exact: the eigenvectors of the covariance matrix, which is summed block by block, so no more than a block is in
-    memory. The entry of an eigenvector that is largest in size is positive, so that the map is always the same way
-    round. A direction without variance has coordinates of 0.
+    memory; of fewer rows than dimensions, those of the rows' products, which tell the same. The entry of an
+    eigenvector that is largest in size is positive, so that the map is always the same way round. A direction
+    without variance has coordinates of 0.
     """
     n, d = len(samples), means.shape[1]
     total = np.zeros(d)
     for _, block in _blocks(means, samples):
         total += block.sum(axis=0)
     mean = total / n
-    scatter = np.zeros((d, d))
-    for _, block in _blocks(means, samples):
-        centred = block - mean
-        scatter += centred.T @ centred
-    values, vectors = np.linalg.eigh(scatter)
+    if n < d:
+        rows = means[samples].astype(np.float64) - mean
+        products = rows @ rows.T
+    else:
+        products = np.zeros((d, d))
+        for _, block in _blocks(means, samples):
+            centred = block - mean
+            products += centred.T @ centred
+    values, vectors = np.linalg.eigh(products)
     values, vectors = values[::-1][:2].clip(0), vectors[:, ::-1][:, :2]
-    variance = float(np.trace(scatter))
+    variance = float(np.trace(products))
+    if n < d:
+        vectors = rows.T @ vectors / np.sqrt(np.where(values > 0, values, 1.0))
     # What is left of rounding is no direction.
     used = values > variance * d * np.finfo(np.float64).eps
     vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), range(len(values))]) * used

@@ -7,6 +7,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from vlitqc.errors import VlitqcError
-from vlitqc.types import Clip, Image, Sample, Unreadable
+from vlitqc.types import Clip, Image, Record, Sample, Unreadable
 from vlitqc_reports import wording
 from vlitqc_reports.source import ReportableRun, is_numeric
 from vlitqc_reports.thumbnails import SIDE, Thumbnail, thumbnail
@@ -33,6 +34,9 @@ _OWN = {
 }
 _KINDS = 5
 _FURTHER = 24
+_THREADS = 4
+_AT_ONCE = 32
+"""Records that are held together: they may carry their pictures."""
 _SHORTEST = 200
 """A text is not cut below this many characters, however many texts there are."""
 
@@ -74,9 +78,15 @@ class Samples:
         A record that could not be read, or whose input has moved since, has a ``fault`` in place of its content.
         Characters that hide or turn text are named, as by ``wording.marked``.
         """
-        for line in self._run.take(rows).to_pylist():
-            card: Card = _marked(self._scored(line) | self._content(line))
-            yield card
+        lines = self._run.take(rows).to_pylist()
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for start in range(0, len(lines), _AT_ONCE):
+                some = lines[start : start + _AT_ONCE]
+                # One after the other, as files are read; the pictures are what takes the time.
+                records = list(map(self._record, some))
+                for line, content in zip(some, pool.map(self._content, some, records), strict=True):
+                    card: Card = _marked(self._scored(line) | content)
+                    yield card
 
     def _scored(self, line: Mapping[str, Any]) -> Card:
         return {
@@ -99,28 +109,36 @@ class Samples:
     @cached_property
     def _told(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """The rows of the issues in order, and where each one stands in the table."""
-        rows = self._run.issues["row"].to_numpy()
+        rows = self._run.issue_table["row"].to_numpy()
         order = np.argsort(rows, kind="stable")
         return rows[order], order
 
     def _issues_of(self, row: int) -> list[tuple[str, str, str]]:
         rows, order = self._told
         start, end = np.searchsorted(rows, [row, row + 1])
-        found = self._run.issues.iloc[order[start : min(end, start + ISSUES)]]
+        found = self._run.issue_table.take(order[start : min(end, start + ISSUES)]).to_pylist()
         return [
-            (wording.clip(str(severity), 20), wording.label(str(kind)), wording.clip(str(detail), 300))
-            for severity, kind, detail in zip(found["severity"], found["kind"], found["detail"], strict=True)
+            (
+                wording.clip(str(issue["severity"]), 20),
+                wording.label(str(issue["kind"])),
+                wording.clip(str(issue["detail"]), 300),
+            )
+            for issue in found
         ]
 
-    def _content(self, line: Mapping[str, Any]) -> Card:
-        """Conversation and media of a record, or the fault in their place."""
+    def _record(self, line: Mapping[str, Any]) -> Record | str:
+        """The record, or why it could not be read again."""
         try:
-            record = self._run.record(line["row"])
+            return self._run.record(line["row"])
         except (VlitqcError, OSError) as error:
             self.lost[line["row"]] = str(error)
             # The cause is enough on a card, which also says where its file lies.
-            told = str(error).partition("; ")[0].replace(line["file"], Path(line["file"]).name)
-            return {"fault": wording.clip(f"the record could not be read again: {told}", 400)}
+            return str(error).partition("; ")[0].replace(line["file"], Path(line["file"]).name)
+
+    def _content(self, line: Mapping[str, Any], record: Record | str) -> Card:
+        """Conversation and media of a record, or the fault in their place."""
+        if isinstance(record, str):
+            return {"fault": wording.clip(f"the record could not be read again: {record}", 400)}
         if isinstance(record, Unreadable):
             why = "; ".join(issue.detail for issue in record.issues[:4]) or "unreadable"
             return {"fault": wording.clip(why, 400)}

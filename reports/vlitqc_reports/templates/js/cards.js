@@ -254,8 +254,10 @@ const Cards = (() => {
     const made = new Map();
     let entries = [];
     let total = 0;
+    let wanted = first;
     let questions = 0;
     let stale = true;
+    let asking = false;
     let near = false;
     let timer = 0;
 
@@ -291,6 +293,7 @@ const Cards = (() => {
       const kept = fresh.length === entries.length && fresh.every((one, i) => one === entries[i]);
       const focused = list.contains(document.activeElement) ? document.activeElement : null;
       entries = fresh;
+      wanted = Math.max(first, entries.length);
       if (!kept) list.replaceChildren(...entries.map((one) => one.item));
       if (focused?.isConnected) focused.focus({ preventScroll: true });
       for (const { card, element } of entries) element.querySelector(".why").replaceWith(why(label(card)));
@@ -303,11 +306,18 @@ const Cards = (() => {
       objects.hidden = !entries.some(({ card }) => card.pictures.some((picture) => picture.marks.length));
     };
 
-    /** Ask for the records from `offset` up to `end`; an answer that comes after a newer question is of no use. */
-    const ask = async (offset, end) => {
+    /**
+     * Ask for the records up to `end`: for those that are missing, or for all where they are stale, which they are until
+     * the answer comes. An answer that comes after a newer question is of no use.
+     */
+    const ask = async (end) => {
+      clearTimeout(timer);
       const question = questions += 1;
-      const fresh = entries.slice(0, offset);
-      stale = false;
+      const fresh = stale ? [] : [...entries];
+      const offset = fresh.length;
+      wanted = end;
+      asking = true;
+      Dom.set(list, "aria-busy", true);
       try {
         for (let at = offset; at === offset || at < Math.min(end, total); at += size) {
           const answer = await source.page(at, Math.min(size, end - at));
@@ -316,15 +326,19 @@ const Cards = (() => {
           total = answer.total;
           fresh.push(...cards.map(entry));
         }
+        stale = false;
         put(fresh);
       } catch (error) {
-        if (question === questions) status.textContent = `The records cannot be had: ${error.message}`;
+        if (question !== questions) return;
+        status.textContent = `The records cannot be had: ${error.message}`;
       }
+      asking = false;
+      Dom.set(list, "aria-busy", false);
       list.classList.remove("pending");
     };
 
-    const load = () => ask(0, Math.max(first, entries.length));
-    const extend = () => ask(stale ? 0 : entries.length, entries.length + size);
+    const load = () => ask(wanted);
+    const extend = () => ask(Math.max(wanted, entries.length + size));
     const large = {
       title: name,
       metric,
@@ -338,20 +352,26 @@ const Cards = (() => {
 
     new IntersectionObserver(([seen]) => {
       near = seen.isIntersecting;
-      if (near && stale) load();
+      if (near && stale && !asking) load();
     }, { rootMargin: "600px 0px" }).observe(list);
     // What is in the page comes before the event is over; what a server has comes too late for this print. Capturing
     // comes first: the cards are there when Nav opens every fold.
     window.addEventListener("beforeprint", () => {
-      if (stale && list.checkVisibility()) load();
+      if (stale && !asking && list.checkVisibility()) load();
     }, { capture: true });
 
     return {
       /** Ask the source again; a card that stays keeps its folds as they are. */
       refresh() {
         stale = true;
+        asking = false;
+        questions += 1;
+        Dom.set(list, "aria-busy", near);
         clearTimeout(timer);
-        timer = setTimeout(() => { if (near) load(); }, 100);
+        timer = setTimeout(() => {
+          if (near) load();
+          else Dom.set(list, "aria-busy", false);
+        }, 100);
       },
     };
   };

@@ -1,0 +1,128 @@
+"""Whole runs of ``vlitqc.score`` over JPEG files and captions, beside the bare forward of the same models.
+
+Ours is the rate of a finished run without its start: what many pictures take longer than few, with empty caches, in the
+median turn.
+Bare is the network alone, in batches of 32 of decoded and resized pictures, in memory. torch uses all cores in both.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from efficientnet_lite_pytorch import EfficientNet
+from PIL import Image as Pillow
+
+import random_clip
+import vlitqc
+from inputs import Pair, pairs, write_llava
+from row import Options, Row, main, peak_mb, turns, without_start
+from vlitqc.models.efficientnet_lite import crop, folded, network_input
+
+FEW, MANY, QUICK = 60, 460, (2, 6)
+BATCH = 32
+RUNS = 3
+MATCHING, DIVERSITY = "matching_degree", "visual_semantic_diversity"
+
+
+def rows(options: Options) -> Iterator[Row]:
+    """Lite and CLIP."""
+    few, many = QUICK if options.quick else (FEW, MANY)
+    runs = 1 if options.quick else RUNS
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        found = pairs(many, root / "pictures", options.data)
+        yield from lite(found, few, runs, root)
+        yield from clip(found, few, runs, root)
+
+
+def lite(found: Sequence[Pair], few: int, runs: int, root: Path) -> Iterator[Row]:
+    """Matching and diversity of one run, which share their pictures' features."""
+    batches = [
+        network_input(
+            torch.from_numpy(np.stack([crop(decoded(path)) for path, _ in found[start : start + BATCH]]))
+        )
+        for start in range(0, len(found), BATCH)
+    ]
+    own = EfficientNet.from_name("efficientnet-lite0").eval()
+    ready = folded(EfficientNet.from_name("efficientnet-lite0").eval())
+
+    def forward(network: torch.nn.Module) -> None:
+        with torch.inference_mode():
+            for batch in batches:
+                network(batch)
+
+    bares = [partial(forward, own), partial(forward, ready)]
+    ours, doubt, (bare, fast) = measured(runs, found, few, root, "lite", (MATCHING, DIVERSITY), bares)
+    what = f"lite: matching and diversity of {len(found)} pictures with captions"
+    note = doubt or "ours also encodes the captions, with all-MiniLM-L6-v2"
+    against = "bare EfficientNet-Lite0"
+    wanted = None if doubt else 0.9
+    yield Row("end_to_end", what, ours, "pairs/s", against, bare, wanted, note, peak_mb())
+    yield Row("end_to_end", what, ours, "pairs/s", f"{against}, normalisation folded in", fast, None)
+
+
+def clip(found: Sequence[Pair], few: int, runs: int, root: Path) -> Iterator[Row]:
+    """The image tower by diversity, both towers by matching."""
+    made = random_clip.network()
+    profile = str(random_clip.write_profile(made, root))
+    bare = random_clip.Bare(made, found)
+
+    def both() -> None:
+        bare.pictures()
+        bare.texts()
+
+    ours, doubt, (alone,) = measured(runs, found, few, root, profile, (DIVERSITY,), [bare.pictures])
+    what = f"CLIP ViT-B/32: diversity of {len(found)} pictures"
+    wanted = None if doubt else 0.95
+    yield Row("end_to_end", what, ours, "pictures/s", "bare image tower", alone, wanted, doubt, peak_mb())
+    # Nothing is faster than the pictures alone; both towers can be beaten where captions are short.
+    bares = [both, bare.pictures]
+    ours, doubt, (theirs, _) = measured(runs, found, few, root, profile, (MATCHING,), bares)
+    what = f"CLIP ViT-B/32: matching of {len(found)} pictures with captions"
+    note = doubt or "bare texts are as long as the context"
+    wanted = None if doubt else 0.95
+    yield Row("end_to_end", what, ours, "pairs/s", "bare image and text towers", theirs, wanted, note)
+
+
+def measured(
+    runs: int,
+    found: Sequence[Pair],
+    few: int,
+    root: Path,
+    profile: str,
+    metrics: Sequence[str],
+    bare: Sequence[Callable[[], None]],
+) -> tuple[float, str, list[float]]:
+    """Records a second of the run without its start, what speaks against that number, and those of each bare forward.
+
+    Of ``runs`` turns the median. The last of ``bare`` is what no run can be faster than.
+    """
+
+    def score(n: int) -> None:
+        # A new folder each time: nothing is known from the run before.
+        with tempfile.TemporaryDirectory(dir=root) as work:
+            data = write_llava(found[:n], Path(work) / "data.jsonl")
+            with patch.dict("os.environ", VLITQC_CACHE=work):
+                vlitqc.score(
+                    data, profile, metrics=metrics, out=Path(work) / "run", allow_outside=True, report=False
+                )
+
+    score(few)
+    short, long, *others = turns(runs, partial(score, few), partial(score, len(found)), *bare)
+    rates = [len(found) / statistics.median(seconds) for seconds in others]
+    return *without_start(few, len(found), (short, long), rates[-1]), rates
+
+
+def decoded(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.asarray(Pillow.open(path).convert("RGB"))
+
+
+if __name__ == "__main__":
+    main(rows)
