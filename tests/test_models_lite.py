@@ -190,7 +190,7 @@ def test_folding_the_normalisation_changes_rounding_alone(network: EfficientNetL
 
 def test_the_largest_activations_of_a_chunk_stay_below_what_the_c_library_gives_back() -> None:
     # 96 channels of 112 × 112 float32, after the second block's expansion.
-    assert efficientnet_lite._CHUNK * 96 * 112 * 112 * 4 < 32 << 20
+    assert efficientnet_lite.CHUNK * 96 * 112 * 112 * 4 < 32 << 20
 
 
 def seen(images: Sequence[Rgb]) -> torch.Tensor:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
 from vlitqc.errors import ModelUnavailable, UsageError
 from vlitqc.models.feature_cache import FeatureCache, device_in_words
@@ -112,15 +114,16 @@ class Planned:
     broken: bool = False
 
 
-def versions() -> dict[str, str]:
-    """The version of each of these packages that is installed."""
+@cache
+def versions() -> Mapping[str, str]:
+    """The version of each of these packages that is installed, looked up once a process."""
     found = {name: metadata.version(name) for name in VERSIONS}
     for name in OPTIONAL_VERSIONS:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return MappingProxyType(found)
 
 
 def feature_cache(plan: Plan) -> FeatureCache | None:
@@ -220,7 +223,7 @@ def fingerprint(plan: Plan, planned: Sequence[Planned]) -> str:
             "layout": SHARD_LAYOUT,
             "vlitqc": metadata.version("vlitqc"),
             "image_root": str(plan.image_root),
-            "versions": versions(),
+            "versions": dict(versions()),
             "image_side": image_side(plan.profile, planned),
             "device": plan.device,
             "batch_size": plan.batch_size,

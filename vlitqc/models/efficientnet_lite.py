@@ -32,8 +32,8 @@ N_CLASSES = 1000
 _MEAN, _SCALE = 127.0, 128.0
 # Of 8, a CPU's largest activations take 38 MB, and from 32 MB on the C library gives each block of memory back when it
 # is freed: the next must be filled with zeros page by page, which takes as long as a tenth of the network.
-_CHUNK = 4
-_CUDA_CHUNK = 32
+CHUNK = 4
+CUDA_CHUNK = 32
 
 
 class ForwardOutputs(NamedTuple):
@@ -161,7 +161,7 @@ class EfficientNetLite:
             ) from error
         fused: Any = folded(network.eval())
         fused = fused.to(device, memory_format=torch.channels_last)
-        return fused, Passes(device, cpu=_CHUNK, cuda=_CUDA_CHUNK)
+        return fused, Passes(device, cpu=CHUNK, cuda=CUDA_CHUNK)
 
 
 def folded(network: Any) -> torch.nn.Module:

@@ -79,16 +79,17 @@ class Samples:
         Characters that hide or turn text are named, as by ``wording.marked``.
         """
         lines = self._run.take(rows).to_pylist()
+        issues = self._issues_of(rows)
         with ThreadPoolExecutor(_THREADS) as pool:
             for start in range(0, len(lines), _AT_ONCE):
                 some = lines[start : start + _AT_ONCE]
                 # One after the other, as files are read; the pictures are what takes the time.
                 records = list(map(self._record, some))
                 for line, content in zip(some, pool.map(self._content, some, records), strict=True):
-                    card: Card = _marked(self._scored(line) | content)
+                    card: Card = _marked(self._scored(line, issues.get(line["row"], [])) | content)
                     yield card
 
-    def _scored(self, line: Mapping[str, Any]) -> Card:
+    def _scored(self, line: Mapping[str, Any], issues: list[tuple[str, str, str]]) -> Card:
         return {
             "row": line["row"],
             "id": wording.clip(line["id"] or "", 120),
@@ -103,7 +104,7 @@ class Samples:
             "media": [],
             "values": {name: line[name] for name in self._numeric if wording.is_number(line[name])},
             "scores": [] if line["state"] == "unreadable" else [*self._scores(line), *self._columns(line)],
-            "issues": self._issues_of(line["row"]),
+            "issues": issues,
         }
 
     @cached_property
@@ -113,18 +114,24 @@ class Samples:
         order = np.argsort(rows, kind="stable")
         return rows[order], order
 
-    def _issues_of(self, row: int) -> list[tuple[str, str, str]]:
-        rows, order = self._told
-        start, end = np.searchsorted(rows, [row, row + 1])
-        found = self._run.issue_table.take(order[start : min(end, start + ISSUES)]).to_pylist()
-        return [
-            (
-                wording.clip(str(issue["severity"]), 20),
-                wording.label(str(issue["kind"])),
-                wording.clip(str(issue["detail"]), 300),
-            )
-            for issue in found
-        ]
+    def _issues_of(self, rows: Sequence[int]) -> dict[int, list[tuple[str, str, str]]]:
+        """The first issues of each of the rows that have any."""
+        told, order = self._told
+        wanted = np.unique(np.array(rows, np.int64))
+        starts, ends = np.searchsorted(told, wanted), np.searchsorted(told, wanted, side="right")
+        spans = zip(starts.tolist(), ends.tolist(), strict=True)
+        places = [order[start : min(end, start + ISSUES)] for start, end in spans if end > start]
+        found: dict[int, list[tuple[str, str, str]]] = {}
+        if places:
+            for issue in self._run.issue_table.take(np.concatenate(places)).to_pylist():
+                found.setdefault(issue["row"], []).append(
+                    (
+                        wording.clip(str(issue["severity"]), 20),
+                        wording.label(str(issue["kind"])),
+                        wording.clip(str(issue["detail"]), 300),
+                    )
+                )
+        return found
 
     def _record(self, line: Mapping[str, Any]) -> Record | str:
         """The record, or why it could not be read again."""
