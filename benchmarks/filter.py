@@ -144,7 +144,8 @@ def write(folder: Path, rows: int) -> None:
     card = {"counts": {"records": rows}, "principles": [], "issues": []}
     (folder / "scorecard.json").write_text(json.dumps(card), encoding="utf-8")
     # Written last: a folder that has it is complete.
-    (folder / "run.json").write_text(json.dumps({"input": {"paths": ["/data/set.jsonl"]}}), encoding="utf-8")
+    info = {"input": {"paths": ["/data/set.jsonl"], "files": []}, "plan": {}, "profile": {}}
+    (folder / "run.json").write_text(json.dumps(info), encoding="utf-8")
 
 
 def rows_of(folder: Path) -> int | None:

@@ -257,6 +257,7 @@ def write_run(home: Path, run: Path, n: int) -> None:
     # What ``score`` does before its first shard and after its last one.
     from vlitqc.engine.run import _info, _resolve
     from vlitqc.engine.shards import cut, folder
+    from vlitqc.executors.local import LocalExecutor
     from vlitqc.formats.names import Names
     from vlitqc.models.store import ModelStore
     from vlitqc_metrics.duplicates import Duplicates
@@ -277,7 +278,7 @@ def write_run(home: Path, run: Path, n: int) -> None:
     reader = inputs.opened([data], None, names)
     told = inputs.describe(reader, [data], None, names)
     command = f"vlitqc score {data} --image-root {pictures}"
-    info = _info(plan, planned, models, told, None, command)
+    info = _info(plan, planned, models, told, None, command, LocalExecutor())
     (run / "shards").mkdir(parents=True)
     write_json(run / "run.json", info | {"state": "running"})
     write_json(run / "profile.json", profiles.dump(lite), allow_nan=True)
@@ -298,7 +299,7 @@ def write_run(home: Path, run: Path, n: int) -> None:
     known = {name: partial(Known, specs[name], score) for name, score in answers(made, readable).items()}
     metrics = {name: make() for name, make in (built | known).items()}
     planned = [replace(p, metric=metrics.get(p.spec.name, p.metric)) for p in planned]
-    card = _resolve(plan, planned, run, shards, info, time.monotonic() - started, None, Clock())
+    card = _resolve(plan, planned, run, shards, info, time.monotonic() - started, None, Clock(), None)
     write_json(run / "run.json", info | {"state": "finished", "seconds": card["seconds"], "usage": {}})
     write_json(run / "scorecard.json", card)
 

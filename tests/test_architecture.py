@@ -81,6 +81,7 @@ HEAVY = (
     "skimage",
     "scipy",
     "networkx",
+    "ray",
     "transformers",
     "sentence_transformers",
     "pandas",

@@ -183,7 +183,7 @@ def test_environments_are_made_before_an_areas_time_begins(
     whole = module("__main__", monkeypatch)
     happened: list[str] = []
 
-    def run(area: str, _: object) -> Any:
+    def run(area: str, *_: object) -> Any:
         happened.append(area)
         return whole.Outcome()
 

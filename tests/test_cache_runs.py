@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from vlitqc_metrics._algorithms.languages import KnownLanguages
 from vlitqc_metrics._algorithms.pictures import no_picture, pixels_of
 from vlitqc_metrics.object_categories import ObjectCategories
 from vlitqc_metrics.object_diversity import ObjectDiversity
+from vlitqc_reports.explorer.samples import Samples
 
 ROOT = Path(__file__).resolve().parents[1]
 LOADING = (
@@ -143,6 +145,63 @@ def test_the_same_bytes_with_and_without_and_only_what_is_new_is_computed(
     # What ConSE, the tagger and its taxonomy need of the encoder is asked again; no response is.
     old = {turn.response for row in range(24) for turn in getattr(warm.record(row), "turns", ())}
     assert not old.intersection(fewer.texts)
+
+
+def page(run: Run) -> bytes:
+    """The page of a run with as little in it as can be of when it was scored and where it lies."""
+    text = (run.path / "report.html").read_text(encoding="utf-8")
+    for told in (run.info["command"], run.path.name, f"{run.scorecard['seconds']:.1f} s"):
+        text = text.replace(told, "")
+    return re.sub(r"<time>[^<]*</time>", "", text).encode()
+
+
+def test_a_page_has_the_same_bytes_with_and_without_and_decodes_what_is_new(
+    make_data: Callable[..., Path], tmp_path: Path, tiny: str, cache_on: Path, decodes: list[bytes]
+) -> None:
+    data = make_data(12)
+
+    def score(name: str, **options: Any) -> Run:
+        return vlitqc.score(data, tiny, out=tmp_path / f"run-{name}", command="vlitqc score", **options)
+
+    bare = score("bare", cache=False)
+    assert bare.cache is None and not cache_on.exists()
+    cold = score("cold")
+    decodes.clear()
+    warm = score("warm")
+    again = Run(cold.path).report()
+    assert not decodes and again.read_bytes().count(b"\n") == (bare.path / "report.html").read_bytes().count(
+        b"\n"
+    )
+    assert page(bare) == page(cold) == page(warm)
+    # Larger pictures are made of new ones, at one decoding each, and then known as well.
+    folders = [Run(warm.path).report(tmp_path / name, folder=True).parent for name in ("one", "two")]
+    assert len(decodes) == 12
+    one, two = ({p.name: p.read_bytes() for p in (f / "pictures").iterdir()} for f in folders)
+    assert one == two and len(one) == 12
+    decodes.clear()
+    Run(bare.path).report()
+    assert len(decodes) == 12, "a run that was scored without the cache has its page without it"
+
+
+def test_a_picture_that_cannot_be_decoded_for_its_thumbnail_has_its_fault(
+    make_data: Callable[..., Path],
+    tmp_path: Path,
+    tiny: str,
+    cache_on: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = vlitqc.score(make_data(3), tiny, out=tmp_path / "run")
+
+    def gone(*_: object) -> pictures.Picture:
+        raise MediaFault("unreadable: no memory was left to decode it", retry=True)
+
+    monkeypatch.setattr(pictures, "decode", gone)
+    # The thumbnails of the file are known, those of the folder would be new.
+    assert Samples(Run(run.path)).card(0)["pictures"][0]["fault"] is None
+    (picture,) = Samples(Run(run.path), side=320).card(0)["pictures"]
+    assert picture["thumb"] is None and picture["fault"].startswith("unreadable: no memory was left")
+    (image,) = Run(run.path).images(Run(run.path).record(0))  # type: ignore[arg-type]
+    assert image.pixels is None
 
 
 def images(run: Run, row: int) -> list[Image]:
@@ -406,14 +465,15 @@ def test_the_command_line(
     told = json.loads(command("cache", "--json").stdout)
     assert told == {
         "file": str(cache_on),
-        "values": 6,
+        # Of each picture what its metric says and its size; its size for a page, and its thumbnail.
+        "values": 12,
         "bytes": told["bytes"],
         "file_bytes": cache_on.stat().st_size,
         "limit": 100 << 20,
     }
     shown = command("cache").stdout
     assert str(cache_on) in shown and "104.9 MB" in shown
-    assert "6 values" in command("cache", "clear").stdout
+    assert "12 values" in command("cache", "clear").stdout
     assert json.loads(command("cache", "--json").stdout)["values"] == 0
     cache_on.write_bytes(b"nothing that SQLite knows " * 1000)
     failed = command("cache")

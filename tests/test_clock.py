@@ -15,7 +15,7 @@ from rich.console import Console
 
 import vlitqc
 from vlitqc import cli, console, profiles
-from vlitqc.console.times import CURES, DATA_SET, IDLE, advice
+from vlitqc.console.times import advice
 from vlitqc.engine import clock as clock_module
 from vlitqc.engine.clock import Clock, added
 from vlitqc.engine.plan import BATCH, BATCH_CUDA, Plan, batch_size
@@ -238,11 +238,6 @@ class TestTable:
     )
     def test_each_kind_of_advice(self, section: str, name: str, told: str) -> None:
         assert told in advice(section, name, 0.5, self.INFO["models"])
-
-    def test_stages_are_called_as_the_engine_calls_them(self) -> None:
-        named = (clock_module.WAIT_FOR_DECODE, clock_module.WAIT_FOR_WRITE, clock_module.READ)
-        assert tuple(CURES) == named
-        assert (IDLE, DATA_SET) == (clock_module.WAIT_FOR_WORKERS, clock_module.DATA_SET)
 
     def test_a_name_cannot_steer_the_terminal(self) -> None:
         assert "\x1b" not in advice("models", "\x1b[31mnet", 0.5, [])

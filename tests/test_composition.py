@@ -105,6 +105,15 @@ def test_ranks_and_corrected_probabilities_are_those_of_scipy() -> None:
         )
 
 
+@pytest.mark.parametrize("n", [10, 40, 1000])
+def test_the_probability_of_chance_is_near_that_of_scipy(n: int) -> None:
+    rng = np.random.default_rng(n)
+    for share in (0.0, 0.3, 0.6, 1.0):
+        x = rng.normal(size=n)
+        found = spearmanr(x, share * x + (1 - share) * rng.normal(size=n))
+        assert composition._by_chance(found.statistic, n) == pytest.approx(found.pvalue, abs=0.01)
+
+
 def test_the_interval_of_a_correlation_holds_the_truth(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     true = 6 / np.pi * np.arcsin(0.6 / 2)

@@ -11,6 +11,7 @@ from oracles.dbscan import cosine_distance, dbscan_labels, euclidean
 from sklearn.cluster import DBSCAN
 
 from vlitqc_metrics._algorithms import dbscan as dbscan_module
+from vlitqc_metrics._algorithms.compiled import suited_to_pairs
 from vlitqc_metrics._algorithms.dbscan import dbscan
 from vlitqc_metrics._algorithms.tiles import Metric, PairTest, TiledRows
 
@@ -172,24 +173,31 @@ def test_pairs_beyond_the_budget_are_computed_twice_with_equal_labels(
 
 def test_a_dense_cloud_needs_one_pass_with_hardly_a_pair_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = []
-    join_or_wait = dbscan_module._join_or_wait
+    join_or_wait = suited_to_pairs(dbscan_module._join_or_wait, 3000)
 
     def watched(*arguments: Any) -> int:
         waiting.append(join_or_wait(*arguments))
         return waiting[-1]
 
-    monkeypatch.setattr(dbscan_module, "_join_or_wait", watched)
+    def suited(kernel: Any, n: int) -> Any:
+        return watched if kernel is dbscan_module._join_or_wait else suited_to_pairs(kernel, n)
+
+    monkeypatch.setattr(dbscan_module, "suited_to_pairs", suited)
     x = np.random.default_rng(2).normal(size=(3000, 2)).astype(np.float32)
-    labels = dbscan(x, 100.0, 3, metric="euclidean", block=256, edge_budget=0)  # 4.5 million pairs
+    labels = dbscan(  # 4.5 million pairs
+        x, 100.0, 3, metric="euclidean", block=256, edge_budget=0, threads=2
+    )
     assert set(labels.tolist()) == {0}
-    assert len(waiting) == 78  # tiles: no second pass
+    assert (
+        len(waiting) == 12 + 4
+    )  # the first of 12 rows of tiles joins all; four of the next were under way by then
     assert sum(waiting) == 0
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_memory_is_that_of_the_tiles_however_many_pairs_there_are(threads: int) -> None:
     x = np.random.default_rng(2).normal(size=(3000, 2)).astype(np.float32)  # 4.5 million pairs, 36 MB
-    dbscan(x[:10], 100.0, 3, metric="euclidean")  # compiling is not part of the measurement
+    dbscan(x, 100.0, 3, metric="euclidean", block=256)  # compiling is not part of the measurement
     tracemalloc.start()
     try:
         labels = dbscan(x, 100.0, 3, metric="euclidean", block=256, threads=threads)

@@ -15,7 +15,7 @@ import pytest
 
 import vlitqc
 from vlitqc.errors import InputError, RunError
-from vlitqc.types import Clip, Image, Media, Origin, Record, Sample, Turn, Unreadable
+from vlitqc.types import Clip, FeatureCache, Image, Media, Origin, Record, Sample, Turn, Unreadable
 from vlitqc_reports.explorer import samples
 from vlitqc_reports.explorer.samples import Samples, cut
 
@@ -41,6 +41,8 @@ class FakeRun:
     told: list[tuple[int, str, str, str]] = field(default_factory=list)
     opened: int = 0
     path: Path = Path("run")
+    place: str = "run"
+    cache: FeatureCache | None = None
 
     @property
     def scorecard(self) -> dict[str, Any]:
@@ -71,7 +73,7 @@ class FakeRun:
             raise found
         return found
 
-    def images(self, sample: Sample) -> list[Image]:
+    def images(self, sample: Sample, *, late: bool = False) -> list[Image]:
         grey = np.full((30, 40, 3), 128, np.uint8)
         return [
             Image(m.reference, None, "truncated")
@@ -347,7 +349,7 @@ def test_one_record_that_cannot_be_read_leaves_the_others() -> None:
 
 
 def test_media_that_cannot_be_opened_leave_the_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: FakeRun, sample: Sample) -> list[Any]:
+    def fail(self: FakeRun, sample: Sample, *, late: bool = False) -> list[Any]:
         raise InputError("the image root is gone")
 
     monkeypatch.setattr(FakeRun, "images", fail)

@@ -47,6 +47,8 @@ def test_values_come_back_bit_by_bit(opened: Callable[..., FeatureCache]) -> Non
         "minus nothing": -0.0,
         "list": ["a", None, 3, 1e-300, {"k": "\ud800\x00"}],
         "": "the empty content",
+        "bytes": b"\x00\xff\xd8 json f32 ",
+        "no bytes": b"",
         "\udfff \x00": [],
     }
     values = plain | {f"row {i}": row for i, row in enumerate(rows)} | {"none": np.empty(0, np.float32)}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import spacy
@@ -170,6 +171,45 @@ def test_order_repeats_and_long_text(parser: SpacyParser) -> None:
     assert parser.elements([]) == []
 
 
+def test_parts_of_speech_and_lemmas_are_found_only_where_a_label_is_an_objects(
+    parser: SpacyParser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [
+        "How many people are there?",
+        "Count the red apples, pears and traffic lights.",
+        "",
+        " \n ",
+        "?!",
+        "Is the man happy?",
+        "Taken by the men near traffic lights",
+        "Quelle est la couleur du chat?",
+        "这张图片里有什么？",
+    ]
+    expected = [semantic_elements(doc) for doc in parser.parse(texts)]
+    seen: list[str] = []
+    for name in ("attribute_ruler", "lemmatizer"):
+        component = type(parser.load().get_pipe(name))
+        call = component.__call__
+
+        def count(self: Any, doc: Doc, call: Callable[[Any, Doc], Doc] = call) -> Doc:
+            seen.append(doc.text)
+            return call(self, doc)
+
+        monkeypatch.setattr(component, "__call__", count)
+    assert parser.elements(texts) == expected
+    assert expected[1] == ["apple", "pear", "traffic light"] and expected[6] == ["traffic light"]
+    assert seen.count(texts[1]) == seen.count(texts[6]) == 2
+    assert not {texts[0], texts[5]} & set(seen)
+
+
+def test_a_rule_that_makes_an_object_is_heeded(parser: SpacyParser, tmp_path: Path) -> None:
+    nlp = spacy.load(parser._files["folder"])
+    nlp.get_pipe("attribute_ruler").add([[{"LOWER": "dogs"}]], {"DEP": "dobj"})
+    nlp.to_disk(tmp_path)
+    assert parser.elements(["Dogs bark."]) == [[]]
+    assert SpacyParser(REF, {"folder": tmp_path}).elements(["Dogs bark."]) == [["dogs"]]
+
+
 def test_nothing_is_read_before_use_and_a_missing_folder_says_so(tmp_path: Path) -> None:
     absent = SpacyParser(REF, {"folder": tmp_path / "absent"})
     assert absent.ref is REF
@@ -186,11 +226,12 @@ def test_a_missing_library_is_said_to_be(parser: SpacyParser, monkeypatch: pytes
 def test_words_are_forgotten_after_each_call(parser: SpacyParser) -> None:
     made = [[f"Count the {a}{b}orps near the table." for a in "bcdfg"] for b in "aeiou"]
     expected = parser.elements(made[0])
-    strings = parser.load().vocab.strings
-    known = len(strings)
+    nlp = parser.load()
+    known = len(nlp.vocab.strings)
     for texts in made[1:]:
         parser.elements(texts)
-    assert len(strings) == known
+    assert len(nlp.vocab.strings) == known
+    assert not nlp.get_pipe("lemmatizer").cache
     assert parser.elements(made[0]) == expected
     assert [doc.text for doc in parser.parse(made[0])] == made[0]
 

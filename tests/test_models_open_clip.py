@@ -25,12 +25,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
+from vlitqc import profiles
 from vlitqc.errors import ModelUnavailable
 from vlitqc.media import MediaLoader
 from vlitqc.models import open_clip as backend
 from vlitqc.models import open_clip_tokens
 from vlitqc.models.open_clip import OpenClip
 from vlitqc.models.sentence_pieces import LONGEST_WORD, fit, fits, split_sentences
+from vlitqc.models.store import ModelStore
 from vlitqc.types import Batch, FloatArray, Image, Media, ModelRef, Origin, Rgb, Sample, Turn
 from vlitqc_metrics.matching_degree import MatchingDegree
 from vlitqc_metrics.matching_percentile import MatchingPercentile
@@ -855,6 +857,55 @@ def test_every_tag_of_the_table_has_a_source_or_a_reason() -> None:
         assert all(row["hub"].count("/") <= 1 and row["hub"] and row["path"] for row in rows)
 
 
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_bf16_on_a_cpu_is_another_model_with_nearby_unit_rows(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    exact: OpenClip = request.getfixturevalue(name)
+    folder: Path = request.getfixturevalue(f"{name}_folder")
+    halved = model(folder, precision="bf16")
+    for rows, expected in (
+        (halved.encode_images(pictures()), exact.encode_images(pictures())),
+        (halved.encode_texts(TEXTS), exact.encode_texts(TEXTS)),
+    ):
+        assert rows.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-6)
+        assert not np.array_equal(rows, expected)
+        assert (rows * expected).sum(axis=1).min() > 0.9999
+    assert halved.match(0.25) == pytest.approx(exact.match(0.25))
+    # The other precisions are float32 there.
+    for precision in ("auto", "fp16", "fp32"):
+        assert np.array_equal(
+            model(folder, precision=precision).encode_texts(TEXTS), exact.encode_texts(TEXTS)
+        )
+
+
+def test_bf16_has_an_identity_of_its_own(tmp_path: Path) -> None:
+    text = """
+        name = "p"
+        title = "P"
+        summary = "."
+        [models.clip]
+        backend = "open_clip"
+        kind = "ImageText"
+        name = "c"
+        licence = "MIT"
+        options = { architecture = "ViT-B-32", precision = "PRECISION" }
+        [[models.clip.files]]
+        role = "checkpoint"
+        path = "w.pt"
+        [metrics.matching_degree]
+        models = { model = "clip" }
+    """
+    (tmp_path / "w.pt").write_bytes(b"weights")
+    refs = []
+    for precision in ("fp32", "bf16"):
+        path = tmp_path / f"{precision}.toml"
+        path.write_text(text.replace("PRECISION", precision), encoding="utf-8")
+        refs.append(ModelStore(profiles.load(str(path))).ref("clip"))
+    assert refs[0] != refs[1]
+
+
 def test_autocast_types(monkeypatch: pytest.MonkeyPatch) -> None:
     for native, expected in ((True, torch.bfloat16), (False, torch.float16)):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda native=native, **_: native)
@@ -862,4 +913,5 @@ def test_autocast_types(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backend._half("bf16", "cuda") is torch.bfloat16
     assert backend._half("fp16", "cuda") is torch.float16
     assert backend._half("fp32", "cuda") is None
-    assert backend._half("bf16", "cpu") is None
+    assert backend._half("bf16", "cpu") is torch.bfloat16
+    assert all(backend._half(precision, "cpu") is None for precision in ("auto", "fp32", "fp16"))

@@ -19,7 +19,15 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = README + "".join(
     (ROOT / "docs" / name).read_text(encoding="utf-8")
-    for name in ("comparing.md", "filtering.md", "formats.md", "performance.md", "profiles.md", "reports.md")
+    for name in (
+        "cluster.md",
+        "comparing.md",
+        "filtering.md",
+        "formats.md",
+        "performance.md",
+        "profiles.md",
+        "reports.md",
+    )
 )
 RECORDS = 24
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -129,6 +137,7 @@ def test_every_link_to_a_file_leads_to_one() -> None:
         "README.md",
         "CONTRIBUTING.md",
         "CHANGELOG.md",
+        "docs/cluster.md",
         "docs/comparing.md",
         "docs/filtering.md",
         "docs/formats.md",

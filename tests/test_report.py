@@ -23,7 +23,7 @@ import pyarrow as pa
 import pytest
 
 from vlitqc.errors import InputError, UsageError
-from vlitqc.types import Clip, Image, Issue, Media, Origin, Record, Sample, Turn, Unreadable
+from vlitqc.types import Clip, FeatureCache, Image, Issue, Media, Origin, Record, Sample, Turn, Unreadable
 from vlitqc_reports import charts, wording
 from vlitqc_reports.html import render, write_report
 
@@ -157,6 +157,11 @@ class FakeRun:
     picture: Callable[[Media], Image] = lambda media: Image(media.reference, None, "no such file")
     opened: list[int] = field(default_factory=list)
     path: Path = Path("/runs/data.vlitqc")
+    cache: FeatureCache | None = None
+
+    @property
+    def place(self) -> str:
+        return str(self.path)
 
     @property
     def issue_table(self) -> pa.Table:
@@ -178,7 +183,7 @@ class FakeRun:
         self.opened.append(row)
         return self.records[row]
 
-    def images(self, sample: Sample) -> list[Image]:
+    def images(self, sample: Sample, *, late: bool = False) -> list[Image]:
         return [self.picture(media) for media in sample.images]
 
 

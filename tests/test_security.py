@@ -481,7 +481,10 @@ def test_nothing_that_runs_data_is_called_on_the_way_in() -> None:
             found += [f"{path.relative_to(ROOT)}:{node.lineno} {n}" for n in named]
     recipes = "vlitqc/filtering/recipes/__init__.py"
     assert [place.partition(":")[0] for place in found if place.endswith(" yaml")] == [recipes]
-    assert [place for place in found if not place.endswith(" yaml")] == []
+    # It asks an address of the command line who answers there; no data comes near.
+    asked = "vlitqc/executors/ray.py"
+    assert [place for place in found if not (place.endswith(" yaml") or place.startswith(asked))] == []
+    assert {place.rpartition(" ")[2] for place in found if place.startswith(asked)} == {"subprocess"}
     loaders = re.findall(r"yaml\.(\w*Loader\b|\w*load\w*)", (ROOT / recipes).read_text())
     assert set(loaders) == {"SafeLoader", "safe_load"}
 
@@ -625,7 +628,7 @@ def test_no_text_of_the_data_steers_the_terminal(tiny: str, texts_: list[str]) -
         ]
         for args in arguments:
             code, out, err = call(*args)
-            assert code in (0, 2, 3), (args, code, out, err)
+            assert code in (0, 2, 3, 4), (args, code, out, err)
             assert hidden(out) == [], (args, out)
             assert hidden(err) == [], (args, err)
             assert "Traceback" not in err

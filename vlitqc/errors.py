@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 LONGEST_REASON = 300
 MOST_KNOWN = 12
@@ -32,6 +33,15 @@ class VlitqcError(Exception):
     """Anything that vlitqc reports instead of a traceback. ``exit_code`` is the command line's."""
 
     exit_code = 2
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by the constructor: what it takes need not be the message.
+        return _again, (type(self), *self.args)
+
+
+def _again(kind: type[VlitqcError], *args: object) -> VlitqcError:
+    """An error as it was raised in another process."""
+    return kind.__new__(kind, *args)
 
 
 class UsageError(VlitqcError):

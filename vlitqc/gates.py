@@ -39,6 +39,7 @@ from lark import Lark, Token, Tree, UnexpectedCharacters, UnexpectedInput, Unexp
 from vlitqc.analysis.issues import KINDS
 from vlitqc.engine.disk import writing
 from vlitqc.engine.inputs import paths_in
+from vlitqc.engine.mirror import local
 from vlitqc.engine.run import Run
 from vlitqc.errors import RunError, UnknownName, UsageError
 from vlitqc.formats.writing import whole
@@ -196,7 +197,7 @@ def junit(gates: Sequence[Gate], run: Run) -> bytes:
     place = run.info["input"]
     suite = ET.SubElement(root, "testsuite", {"name": _xml(place["path"]), **totals})
     properties = ET.SubElement(suite, "properties")
-    facts = {"run": run.path, "input": place["path"], "input.sha256": place["sha256"]}
+    facts = {"run": run.place, "input": place["path"], "input.sha256": place["sha256"]}
     for name, value in facts.items():
         ET.SubElement(properties, "property", {"name": name, "value": _xml(str(value))})
     for gate in gates:
@@ -217,7 +218,7 @@ def write_junit(path: str | Path, gates: Sequence[Gate], run: Run) -> None:
     Raises UsageError for a place within the run or its input, and where another file than XML is; RunError where it
     cannot be written.
     """
-    target = Path(path)
+    target = local(path)
     for kept in (run.path, *(paths_in(run.path) or ())):
         if target.resolve().is_relative_to(kept.resolve()):
             raise UsageError(f"--junit {target} would overwrite what belongs to {kept}; name another file")
@@ -341,7 +342,7 @@ def _issues(run: Run, rest: Sequence[str], records: int) -> Found:
     try:
         rows = pl.scan_parquet(path, glob=False).filter(wanted).select(pl.col("row").n_unique()).collect()
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise RunError(f"{path} cannot be read ({error}); score the data again") from error
+        raise RunError(f"{run.place}/{path.name} cannot be read ({error}); score the data again") from error
     return Found(int(rows.item()), whole=records)
 
 

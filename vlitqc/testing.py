@@ -42,6 +42,7 @@ from vlitqc.types import (
     Sample,
     SampleMetric,
     Score,
+    Spread,
     Turn,
 )
 
@@ -113,6 +114,11 @@ class MemoryFeatures:
     def seed(self) -> int:
         """The seed for everything random."""
         return self._seed
+
+    @property
+    def spread(self) -> Spread | None:
+        """None: what lies in memory is for one machine."""
+        return None
 
     def vectors(self, name: str) -> tuple[FloatArray, NDArray[np.int64]]:
         """``float32[r, d]`` and the sample of each row; ``float32[0, 0]`` where nothing was collected."""
@@ -237,13 +243,13 @@ class MemoryCache:
     """A ``vlitqc.types.FeatureCache`` in memory, which hands out copies as the one on disk does."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str, str], bytes | str] = {}
+        self._kept: dict[tuple[str, str], FloatArray | bytes | str] = {}
 
     def find(self, space: str, contents: Sequence[str]) -> dict[str, Any]:
         """The values that are known, by content."""
         held = {content: self._kept.get((space, content)) for content in contents}
         return {
-            content: np.frombuffer(value, np.float32) if isinstance(value, bytes) else json.loads(value)
+            content: json.loads(value) if isinstance(value, str) else value
             for content, value in held.items()
             if value is not None
         }
@@ -255,7 +261,9 @@ class MemoryCache:
                 assert value.ndim == 1 and value.dtype == np.float32, (
                     f"space {space!r}: a vector is kept as float32[d]; got {value.dtype}{list(value.shape)}"
                 )
-                packed: bytes | str = value.tobytes()
+                packed: FloatArray | bytes | str = np.frombuffer(value.tobytes(), np.float32)
+            elif isinstance(value, bytes):
+                packed = value
             else:
                 try:
                     packed = json.dumps(value)

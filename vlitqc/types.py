@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import os
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -20,6 +21,28 @@ Rgb: TypeAlias = "NDArray[np.uint8]"
 """A decoded picture: ``uint8[height, width, 3]``, RGB, upright (EXIF applied)."""
 
 T = TypeVar("T")
+Part = TypeVar("Part")
+
+
+class Stage(StrEnum):
+    """What a run does beside its metrics and models, as its times name it.
+
+    ``DATA_SET`` has a metric's name after it; in ``WAIT_FOR_WORKERS`` a process with workers does nothing itself.
+    """
+
+    SET_UP = "set up models"
+    RECOGNISE = "recognise the input"
+    READ = "read records"
+    COMPARE = "compare with what is finished"
+    WAIT_FOR_DECODE = "wait for pictures"
+    WAIT_FOR_WRITE = "wait for writing"
+    WAIT_FOR_WORKERS = "wait for workers"
+    DATA_SET = "over the data set: "
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Principle(StrEnum):
@@ -389,9 +412,9 @@ class Clock(Protocol):
 class FeatureCache(Protocol):
     """Values of contents that survive the run: what a model said of a text or a picture once.
 
-    A value is a finite vector ``float32[d]``, or what JSON gives back equal: texts, finite floats, whole numbers,
-    lists, tables with texts for keys. Neither method raises: a cache that cannot be used finds nothing and keeps
-    nothing, and a value of another kind (a tuple, a number of NumPy, a vector of another type) is not kept.
+    A value is a finite vector ``float32[d]``, bytes, or what JSON gives back equal: texts, finite floats, whole
+    numbers, lists, tables with texts for keys. Neither method raises: a cache that cannot be used finds nothing and
+    keeps nothing, and a value of another kind (a tuple, a number of NumPy, a vector of another type) is not kept.
     """
 
     def find(self, space: str, contents: Sequence[str]) -> dict[str, Any]:
@@ -493,6 +516,25 @@ class Batch:
         return Batch(self.samples[at], self.images[at], self.clips[at], cache=self.cache, clock=self.clock)
 
 
+class Spread(Protocol):
+    """Computes parts elsewhere, several at a time: for what takes one machine too long."""
+
+    @property
+    def width(self) -> int:
+        """How many parts are worth having at a time."""
+        ...
+
+    def map(self, function: Callable[[Part], T], parts: Iterable[Part]) -> Iterator[T]:
+        """``function(part)`` of each part, in their order, as they come.
+
+        ``function`` is a module's own function or a ``functools.partial`` of one, found by its name where it runs;
+        what a partial holds travels once, not with every part. Nothing that travels is large: matrices are named by
+        their file. Arrays that come back may be read-only. A part's own error is raised, and RunError where what
+        computes parts ends again and again.
+        """
+        ...
+
+
 class FeatureStore(Protocol):
     """All features of a run, in row order, memory-mapped where they are numbers."""
 
@@ -504,6 +546,11 @@ class FeatureStore(Protocol):
     @property
     def seed(self) -> int:
         """The run's seed for everything random."""
+        ...
+
+    @property
+    def spread(self) -> Spread | None:
+        """What shares work among machines, which all see the files of ``vectors``; None on one machine."""
         ...
 
     def vectors(self, name: str) -> tuple[FloatArray, NDArray[np.int64]]:

@@ -1,6 +1,7 @@
 """How fast is vlitqc, beside the bare models and beside other tools? Every area in a process of its own, one table.
 
-    python benchmarks/speed                          some 15 minutes on two cores that do nothing else
+    python benchmarks/speed                          some 25 minutes on two cores that do nothing else
+    python benchmarks/speed --full                   memory at 5 million samples too: 16 GB of disk, an hour more
     python benchmarks/speed --areas dbscan,text
     python benchmarks/speed --quick                  small sizes: only shows that everything runs
     python benchmarks/speed --data DIR               real pictures and captions, those of DIR/joined/*_photos.jsonl
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -48,8 +50,8 @@ AREAS = {
     "report": "the page",
 }
 """In the order of the table."""
-LIMIT = 900
-"""Seconds after which an area counts as failed."""
+LIMIT, LIMITS, FULL_LIMITS = 900, {"data_juicer": 1800}, {"memory": 4 * 3600}
+"""Seconds after which an area counts as failed: any, those that take longer, and with ``--full``."""
 OTHER_TOOLS = {"data_juicer": "data-juicer", "ego_splitting": "karateclub"}
 """The environment that an area needs, made before its time begins."""
 LIBRARIES = (
@@ -95,6 +97,11 @@ OTHERS = (
         "precision and recall of the recipes against planted defects",
         "docs/filtering.md",
     ),
+    (
+        "cluster --data DIR",
+        "equal results on Ray nodes, also when one is lost; overhead and scaling",
+        "docs/cost_model.md",
+    ),
 )
 """Command, what it measures, where its last figures are."""
 
@@ -107,11 +114,13 @@ class Outcome:
     skipped: str | None = None
     failed: str | None = None
     seconds: float = 0.0
+    others: float = 0.0
+    """Cores that were busy with something else meanwhile, on average."""
 
 
 def run(area: str, options: Sequence[str], limit: float = LIMIT) -> Outcome:
     """Run one area by itself; nothing that happens there ends the others, or outlives ``limit`` seconds."""
-    start = time.perf_counter()
+    start, busy, own = time.perf_counter(), busy_seconds(), children_seconds()
     call: list[str | Path] = [sys.executable, HERE / f"{area}.py", "--json", *options]
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as told,
@@ -124,10 +133,12 @@ def run(area: str, options: Sequence[str], limit: float = LIMIT) -> Outcome:
         except BaseException as error:
             # With all that it has started, which is of its session.
             os.killpg(area_process.pid, signal.SIGKILL)
+            area_process.wait()
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
             why = f"not done after {limit:g} seconds"
         seconds = time.perf_counter() - start
+        others = busy_seconds() - busy - (children_seconds() - own)
         told.seek(0)
         errors.seek(0)
         entries = [json.loads(entry) for entry in told if entry.startswith("{") and entry.endswith("}\n")]
@@ -137,7 +148,19 @@ def run(area: str, options: Sequence[str], limit: float = LIMIT) -> Outcome:
     if why is None and (end is None or area_process.returncode not in (0, 1)):
         why = f"exit {area_process.returncode}: {last}"
     end = end or {"skipped": None, "failed": None}
-    return Outcome(rows, end["skipped"], end["failed"] or why, seconds)
+    return Outcome(rows, end["skipped"], end["failed"] or why, seconds, max(others / seconds, 0.0))
+
+
+def busy_seconds() -> float:
+    """Processor time of everything on this machine since it started."""
+    user, nice, system = (int(ticks) for ticks in _lines("/proc/stat")[0].split()[1:4])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+
+def children_seconds() -> float:
+    """Processor time of what this process has started, and waited for."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def machine() -> dict[str, str]:
@@ -177,8 +200,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def markdown(where: Mapping[str, str], outcomes: Mapping[str, Outcome]) -> str:
-    """The file of results."""
+def markdown(where: Mapping[str, str], outcomes: Mapping[str, Outcome], full: bool = False) -> str:
+    """The file of results; ``full`` says whether the largest sizes are in it."""
     notes: list[str] = []
     body = []
     for outcome in outcomes.values():
@@ -189,9 +212,11 @@ def markdown(where: Mapping[str, str], outcomes: Mapping[str, Outcome]) -> str:
                 shown[1] += f" [{len(notes)}]"
             body.append(shown)
     seconds = sum(outcome.seconds for outcome in outcomes.values())
+    command = f"python benchmarks/speed{' --full' if full else ''} --write"
+    spent = [(area, f"{at.seconds / 60:.1f}", f"{at.others:.1f}") for area, at in outcomes.items()]
     parts = [
         "# Results of the benchmarks\n",
-        "Written by `python benchmarks/speed --write`; what an area does is at the head of its script. A ratio says "
+        f"Written by `{command}`; what an area does is at the head of its script. A ratio says "
         "how many times better ours is: ours/theirs of rates, theirs/ours of times and sizes, both of one run.\n",
         _table(("", ""), list(where.items())),
         f"All areas together took {seconds / 60:.0f} minutes.\n",
@@ -201,6 +226,7 @@ def markdown(where: Mapping[str, str], outcomes: Mapping[str, Outcome]) -> str:
     for title, missing in (("Skipped", _why(outcomes, "skipped")), ("Failed", _why(outcomes, "failed"))):
         if missing:
             parts += [f"\n## {title}\n", *(f"- {area}: {why}" for area, why in missing.items())]
+    parts += ["\n## Areas\n", _table(("area", "minutes", "cores that did other work"), spent).rstrip()]
     others = [(f"`python benchmarks/{call}`", what, f"[{at}](../{at})") for call, what, at in OTHERS]
     parts += ["\n## Other benchmarks\n", _table(("command", "measures", "last figures"), others).rstrip()]
     return "\n".join(parts) + "\n"
@@ -232,7 +258,10 @@ def main() -> int:
         parser.error(
             f"{RESULTS.name} holds every area at its full size; name another FILE, or leave out --quick and --areas"
         )
-    options = ["--quick"] if arguments.quick else []
+    if arguments.quick and arguments.full:
+        parser.error("--quick and --full exclude each other")
+    limits = LIMITS | (FULL_LIMITS if arguments.full else {})
+    options = [f"--{name}" for name in ("quick", "full") if getattr(arguments, name)]
     for name in ("data", "venvs", "karateclub"):
         if getattr(arguments, name):
             options += [f"--{name}", str(getattr(arguments, name).absolute())]
@@ -244,7 +273,7 @@ def main() -> int:
         if area in OTHER_TOOLS and not (area == "ego_splitting" and arguments.karateclub):
             with suppress(Skipped):  # the area says so itself
                 environment(OTHER_TOOLS[area], options_of(arguments))
-        outcomes[area] = outcome = run(area, options)
+        outcomes[area] = outcome = run(area, options, limits.get(area, LIMIT))
         for verb, why in (("skipped", outcome.skipped), ("failed", outcome.failed)):
             if why:
                 progress.print(f"  {verb}: {why}", highlight=False, markup=False)
@@ -257,7 +286,7 @@ def main() -> int:
     else:
         show(rows)
     if arguments.write:
-        arguments.write.write_text(markdown(where, outcomes), encoding="utf-8")
+        arguments.write.write_text(markdown(where, outcomes, arguments.full), encoding="utf-8")
     return int(bool(_why(outcomes, "failed")) or any(row.met is False for row in rows))
 
 

@@ -1,11 +1,16 @@
 """Nearness of pictures and captions by the same CLIP ViT-B/32: vlitqc beside Data-Juicer and the bare forward.
 
 Data-Juicer gets an environment of its own (``--venvs``; about 2 GB, more where pip's torch brings CUDA along) and runs
-as its documentation says: ``dj-process`` with ``image_text_similarity_filter``, ``np: 2``, every other option at its
-default: processes of one thread each, one picture a forward. vlitqc runs as ``vlitqc score --metrics matching_degree``.
-Both read the same JPEG files and captions, both hold the same random weights in float32 with the same version of torch,
-and their similarities must agree. Each whole command is timed, on few and on many pictures: what the many take longer
-than the few, in the median turn, is the rate without start-up.
+as its documentation says: ``dj-process`` with ``image_text_similarity_filter``, ``np`` as many as there are processors,
+every other option at its default. vlitqc runs as ``vlitqc score --metrics matching_degree``, once as it is by default,
+in float32, and once with ``precision = "bf16"`` in the profile, whose similarities are a little off; by how much the
+rows say. Both tools read the same JPEG files and captions, both hold the same random weights with the same version of
+torch, and in float32 their similarities must agree. Each whole command is timed, on few and on many pictures: what the
+many take longer than the few, in the median turn, is the rate without start-up.
+
+Each process of Data-Juicer, also the only one of ``np: 1``, gives torch one thread and computes one picture and its
+caption a forward, with gradients prepared. A share of the bare forward that counts start-up is small where there are
+few pictures; hence both are shown.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,72 +38,86 @@ from safetensors.torch import save_file
 import random_clip
 import vlitqc
 from inputs import Pair, pairs, write_llava
-from row import Options, Row, interleaved, main, turns, without_start
+from row import Options, Row, main, turns, without_start
 from venvs import DATA_JUICER, environment
+from vlitqc.types import processors
 
-PROCESSES = 2
-FEW, MANY = 40, 340
-RUNS = 2
-ALIKE = 1e-3
+PROCESSES = processors()
+FEW, MANY = 40, 240
+RUNS = 3
+BARE = 64
+"""Pictures that the bare forward takes."""
+ALIKE = {"fp32": 1e-3, "bf16": 1e-2}
+"""By precision of ours: how far a similarity may be from theirs."""
 
 
 def rows(options: Options) -> Iterator[Row]:
-    """Rates in pairs a second, without and with start-up, and the share of the bare forward that is left."""
+    """Rates in pairs a second, with and without start-up, and the share of the bare forward that is left."""
     tool = environment("data-juicer", options) / "dj-process"
     few, many = (2, 6) if options.quick else (FEW, MANY)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         network = random_clip.network()
-        random_clip.write_profile(network, root)
+        made = {precision: random_clip.write_profile(network, root, precision) for precision in ALIKE}
         write_transformers(network, root / "hf")
         found = pairs(many, root / "pictures", options.data)
-        calls = [partial(run, found[:n], root, tool) for run in (score, data_juicer) for n in (few, many)]
-        our_few, our_many, their_few, their_many = turns(1 if options.quick else RUNS, *calls)
-        drift = check_alike(found, root)
-        n_bare = min(many, 2 * random_clip.BATCH)
-        bare = random_clip.Bare(network, found[:n_bare])
-        image, text = interleaved(3, bare.pictures, bare.texts)
-    what = f"{many} pictures with captions, CLIP ViT-B/32"
-    against = f"Data-Juicer {DATA_JUICER}, np: {PROCESSES}"
+        sides = [
+            *(partial(score, profile=profile) for profile in made.values()),
+            partial(data_juicer, tool=tool),
+        ]
+        calls = [partial(side, found[:n], root) for side in sides for n in (few, many)]
+        taken = turns(1 if options.quick else RUNS, *calls)
+        drifts = {precision: check_alike(found, root, precision) for precision in made}
+        bare = random_clip.Bare(network, found[:BARE])
+        models = [random_clip.model(profile) for profile in made.values()]
+        towers = [partial(bare.side_by_side, model) for model in models]
+        image, text, *fastest = map(statistics.median, turns(3, bare.pictures, bare.texts, *towers))
+    n_bare = min(BARE, many)
     both = n_bare / (image + text)
     # No faster than the pictures alone: how long the texts of a pass are differs.
-    ours, doubt = without_start(few, many, (our_few, our_many), n_bare / image)
-    theirs, their_doubt = without_start(few, many, (their_few, their_many), n_bare / image)
-    doubts = [*([f"ours: {doubt}"] if doubt else []), *([f"theirs: {their_doubt}"] if their_doubt else [])]
-    drifted = f"largest difference of a similarity: {drift:.0e}"
-    share = f"theirs is {theirs / both:.2f} of the bare forward"
+    ceilings = [n_bare / seconds for seconds in (*fastest, fastest[0])]
+    # Of each side, few and many.
+    timed_sides = list(zip(taken[::2], taken[1::2], strict=True))
+    rates = [without_start(few, many, *each) for each in zip(timed_sides, ceilings, strict=True)]
+    commands = [many / statistics.median(long) for _, long in timed_sides]
+    *ours, (theirs, their_doubt) = rates
+    *whole, their_whole = commands
+    what = f"{many} pictures with captions, CLIP ViT-B/32"
+    against = f"Data-Juicer {DATA_JUICER} in fp32, np: {PROCESSES}"
+    for i, (precision, (rate, doubt)) in enumerate(zip(made, ours, strict=True)):
+        drift = f"largest difference of a similarity: {drifts[precision]:.1g}"
+        # Half the precision is no merit of what is around the model.
+        fair = precision == "fp32"
+        wanted = 2.0 if fair and not (doubt or their_doubt) else None
+        told = [f"{side}: {why}" for side, why in (("ours", doubt), ("theirs", their_doubt)) if why]
+        share = f"theirs is {theirs / both:.2f} of the bare forward, with start-up {their_whole / both:.2f}"
+        note = "; ".join((drift, *(told or [share])))
+        name = f"{what}, {precision}"
+        yield Row(
+            "data_juicer",
+            f"{name}, whole command",
+            whole[i],
+            "pairs/s",
+            against,
+            their_whole,
+            2.0 if fair else None,
+            drift,
+        )
+        yield Row("data_juicer", f"{name}, without start-up", rate, "pairs/s", against, theirs, wanted, note)
+    alone = f"the image tower alone: {n_bare / image:.3g} pictures/s, side by side {ceilings[0]:.3g}"
     yield Row(
         "data_juicer",
-        f"{what}, without start-up",
-        ours,
-        "pairs/s",
-        against,
-        theirs,
-        None if doubts else 2.0,
-        "; ".join((drifted, *(doubts or [share]))),
-    )
-    yield Row(
-        "data_juicer",
-        f"{what}, the whole command",
-        many / min(our_many),
-        "pairs/s",
-        against,
-        many / min(their_many),
-        2.0,
-    )
-    yield Row(
-        "data_juicer",
-        f"{what}, without start-up",
-        ours,
+        f"{what}, fp32, without start-up",
+        ours[0][0],
         "pairs/s",
         "bare forward of both towers, decoded pictures",
         both,
         None,
-        f"the image tower alone: {n_bare / image:.3g} pictures/s",
+        f"{alone}, in bfloat16 {ceilings[1]:.3g}",
     )
 
 
-def data_juicer(found: Sequence[Pair], root: Path, tool: Path) -> float:
+def data_juicer(found: Sequence[Pair], root: Path, *, tool: Path) -> float:
     """Seconds that ``dj-process`` takes, from the configuration to the written file; its caches are empty."""
     work = fresh(root / "theirs")
     with (work / "data.jsonl").open("w", encoding="utf-8") as file:
@@ -125,9 +145,9 @@ def data_juicer(found: Sequence[Pair], root: Path, tool: Path) -> float:
 # ---------------------------------------------------------------- vlitqc
 
 
-def score(found: Sequence[Pair], root: Path, tool: Path) -> float:
+def score(found: Sequence[Pair], root: Path, *, profile: Path) -> float:
     """Seconds that ``vlitqc score`` takes, from the command to the finished run, its page included."""
-    work = fresh(root / "ours")
+    work = fresh(root / profile.stem)
     write_llava(found, work / "data.jsonl")
     call: list[str | Path] = [
         sys.executable,
@@ -136,7 +156,7 @@ def score(found: Sequence[Pair], root: Path, tool: Path) -> float:
         "score",
         work / "data.jsonl",
         "--profile",
-        root / "clip.toml",
+        profile,
     ]
     call += ["--metrics", "matching_degree", "--allow-outside", "--out", work / "run", "--quiet"]
     return timed(call, {"VLITQC_CACHE": str(work)})
@@ -162,13 +182,14 @@ def fresh(folder: Path) -> Path:
     return folder
 
 
-def check_alike(found: Sequence[Pair], root: Path) -> float:
+def check_alike(found: Sequence[Pair], root: Path, precision: str) -> float:
     """Largest difference of the two similarities of a pair in what was written last. Raises RuntimeError.
 
     Compared are the pairs whose picture both crop alike: half of an odd margin open_clip rounds up or down to
     the even number, and transformers always down, so that what the network sees is shifted by a pixel.
     """
-    ours = np.array(vlitqc.Run.open(root / "ours" / "run").scores["matching_degree"], np.float64) / 100
+    scores = vlitqc.Run.open(root / f"clip-{precision}" / "run").scores
+    ours = np.array(scores["matching_degree"], np.float64) / 100
     with (root / "theirs" / "kept" / "kept.jsonl").open(encoding="utf-8") as file:
         theirs = [json.loads(line)["__dj__stats__"]["image_text_similarity"][0] for line in file]
     # Data-Juicer leaves records out whose picture or model cannot be read, and ends well.
@@ -177,7 +198,7 @@ def check_alike(found: Sequence[Pair], root: Path) -> float:
     alike = np.array([margin(picture) % 2 == 0 for picture, _ in found])
     drift = float(np.abs(ours - np.array(theirs))[alike].max())
     # The spread shows that the comparison can tell: equal numbers for every pair would agree too.
-    if not drift < ALIKE < float(np.std(ours)):
+    if not drift < ALIKE[precision] < float(np.std(ours)):
         raise RuntimeError(
             f"similarities differ by up to {drift}, with a deviation of {np.std(ours)} among pairs"
         )

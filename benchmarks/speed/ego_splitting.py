@@ -26,7 +26,7 @@ from row import Options, Row, Skipped, exponent, interleaved, main
 from venvs import environment
 from vlitqc_metrics._algorithms.ego_splitting import (
     _adjacency,
-    _degeneracy_order,
+    _in_order,
     _later,
     _simple_edges,
     co_occurrence_edges,
@@ -55,7 +55,7 @@ def rows(options: Options) -> Iterator[Row]:
     n = sizes[-1]
     texts = [asked for asked, _ in turns(2 * n, options.data) if len(asked) <= LONGEST][:n]
     steps: dict[str, list[float]] = {"words to ids": [], "graph": [], "clusters": []}
-    split_of(texts[:100])  # compiles
+    split_of(texts)  # compiles
     for size in sizes:
         part = texts[:size]
         ids, vocabulary = content_word_ids(part)
@@ -100,7 +100,7 @@ def split_of(texts: list[str]) -> object:
 def along_order(edges: NDArray[np.int64], n_nodes: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     simple = _simple_edges(edges, n_nodes)
     start, neighbour, edge = _adjacency(simple, n_nodes)
-    order, rank = _degeneracy_order(start, neighbour)
+    order, rank = _in_order(start, neighbour)
     begins, later, _ = _later(start, neighbour, edge, order, rank, len(simple))
     return begins, later.astype(np.int32)
 

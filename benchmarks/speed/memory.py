@@ -3,7 +3,7 @@
 The features are made up, as a run would store them: nobody has five million pictures at hand, and no model takes part
 in this pass. A row tells the growth exponent of what a metric needs above the memory of a tiny data set, and the
 samples that it resolves in a second. ``python benchmarks/speed/memory.py --full`` goes to five million samples; it
-needs 16 GB of disk, in ``--data`` or else where temporary files go, and a quarter of an hour.
+needs 16 GB of disk where temporary files go (TMPDIR), and about an hour.
 """
 
 from __future__ import annotations
@@ -337,8 +337,7 @@ def apart(path: Path, n: int, name: str) -> dict[str, float]:
 
 
 def rows(options: Options) -> Iterator[Row]:
-    full = "--full" in FLAGS
-    sizes = QUICK if options.quick else FULL if full else USUAL
+    sizes = QUICK if options.quick else FULL if options.full else USUAL
     known = {name: case for name, case in cases().items() if not options.quick or name in SHOWN}
     # Metrics with the same features share one run.
     groups: dict[object, list[str]] = {}
@@ -348,7 +347,7 @@ def rows(options: Options) -> Iterator[Row]:
     for names in groups.values():
         found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
         for n in (TINY, *sizes):
-            with tempfile.TemporaryDirectory(dir=options.data if full else None) as folder_of_run:
+            with tempfile.TemporaryDirectory() as folder_of_run:
                 make(Path(folder_of_run), n, names[0])
                 for name in names:
                     found[name].append(apart(Path(folder_of_run), n, name))
@@ -396,11 +395,8 @@ def told(
     )
 
 
-FLAGS = {flag for flag in sys.argv if flag == "--full"}
-
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
         print(json.dumps(measure(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])))
     else:
-        sys.argv[1:] = [flag for flag in sys.argv[1:] if flag not in FLAGS]
         main(rows)

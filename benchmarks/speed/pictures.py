@@ -26,12 +26,11 @@ from safetensors.torch import save_file
 from inputs import pairs
 from row import Options, Row, Skipped, interleaved, main
 from vlitqc import profiles
-from vlitqc.engine.plan import processors
 from vlitqc.media.pictures import MAX_PIXELS, decode
 from vlitqc.models.efficientnet_lite import EfficientNetLite, crop, network_input
 from vlitqc.models.open_clip import OpenClip
 from vlitqc.models.store import ModelStore
-from vlitqc.types import FloatArray, ModelRef, Rgb
+from vlitqc.types import FloatArray, ModelRef, Rgb, processors
 from vlitqc_metrics._algorithms.image_quality import image_readability
 from vlitqc_metrics._algorithms.picture_threads import each_picture
 from vlitqc_metrics._algorithms.visual_complexity import visual_complexity
@@ -47,7 +46,7 @@ GPU_PICTURES, GPU_BATCH = 4096, 256
 
 def rows(options: Options) -> Iterator[Row]:
     """All of them; those of a GPU last."""
-    lite, clip, repeats = (8, 4, 1) if options.quick else (192, 48, 3)
+    lite, clip, repeats = (8, 4, 1) if options.quick else (96, 48, 3)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         files = [path.read_bytes() for path, _ in pairs(lite, root / "pictures", options.data)]

@@ -75,6 +75,8 @@ class Options:
 
     quick: bool = False
     """Small sizes, in seconds: that the benchmark runs, not what it measures."""
+    full: bool = False
+    """The largest sizes as well, where an area has some that take an hour or much disk."""
     data: Path | None = None
     """Folder with real data; without it an area makes its input."""
     venvs: Path | None = None
@@ -140,6 +142,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="small sizes: only shows that the benchmark runs"
     )
+    parser.add_argument(
+        "--full", action="store_true", help="the largest sizes as well: memory at 5 million samples"
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with real data, else input is made")
     parser.add_argument(
         "--venvs", type=Path, metavar="DIR", help="where environments of other tools are made"
@@ -151,7 +156,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def options_of(arguments: argparse.Namespace) -> Options:
-    return Options(arguments.quick, arguments.data, arguments.venvs, arguments.karateclub)
+    return Options(arguments.quick, arguments.full, arguments.data, arguments.venvs, arguments.karateclub)
 
 
 def main(rows: Callable[[Options], Iterable[Row]]) -> None:

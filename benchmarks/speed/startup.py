@@ -75,6 +75,8 @@ def score(data: Path, root: Path, name: str) -> Took:
 def command(*arguments: str, cache: Path | None = None) -> Took:
     """One command line, in a process of its own."""
     environment = os.environ | ({"VLITQC_CACHE": str(cache)} if cache else {})
+    # Python keeps what it has compiled, as pip does where it installs.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     whole = [sys.executable, "-m", "vlitqc", *arguments]
     subprocess.run(whole, env=environment, stdout=subprocess.DEVNULL, check=True)

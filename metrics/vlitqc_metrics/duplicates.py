@@ -28,6 +28,7 @@ from vlitqc.types import (
     Principle,
     Sample,
     Severity,
+    Spread,
     TextEncoder,
 )
 from vlitqc_metrics._algorithms.batch_embeddings import (
@@ -39,7 +40,8 @@ from vlitqc_metrics._algorithms.batch_embeddings import (
     response_features,
     spoken,
 )
-from vlitqc_metrics._algorithms.mapped import SampleMeans, take
+from vlitqc_metrics._algorithms.file_rows import FileRows, rows_of, worth_spreading
+from vlitqc_metrics._algorithms.mapped import SampleMeans
 from vlitqc_metrics._algorithms.numbering import first_like, first_places, numbered, numbered_sets
 
 CONVERSATION = "conversation_sha256"
@@ -82,6 +84,7 @@ def near_text_pairs(
     *,
     max_items: float = 200_000,
     seed: int = 0,
+    spread: Spread | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of samples that say nearly the same about the same thing; chains of them make groups.
 
@@ -100,6 +103,8 @@ def near_text_pairs(
         threshold: of the cosine.
         max_items: of more samples about the same thing a random part of that size is compared.
         seed: of the draw.
+        spread: shares the comparison of many samples about the same thing, where ``vectors`` are ``SampleMeans`` of
+            rows in a file.
 
     Returns:
         ``int64[p, 2]``, pairs (first, other), first < other, sorted and each once, that connect every group; and
@@ -112,7 +117,7 @@ def near_text_pairs(
     found, undrawn = [np.empty((0, 2), np.int64)], []
     for members, keys in ((about, asked), (long, context[long])):
         drawn, sizes, left_out = _buckets(members, keys, max_items, rng)
-        found += _near_within(vectors, drawn, sizes, threshold)
+        found += _near_within(vectors, drawn, sizes, threshold, spread)
         undrawn.append(left_out)
     return np.unique(np.concatenate(found), axis=0), np.unique(np.concatenate(undrawn))
 
@@ -140,9 +145,15 @@ def _near_within(
     members: NDArray[np.int64],
     sizes: NDArray[np.int64],
     threshold: float,
+    spread: Spread | None,
 ) -> Iterator[NDArray[np.int64]]:
     """Near pairs of members of the same bucket, many buckets at a time."""
     from vlitqc_metrics._algorithms.near_duplicates import near_duplicate_groups
+
+    def connected(rows: FloatArray | FileRows, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        head = first_like(near_duplicate_groups(rows, threshold, spread=spread))
+        other = np.flatnonzero(head != np.arange(len(head)))
+        return np.stack([samples[head[other]], samples[other]], axis=1)
 
     ends = np.cumsum(sizes)
     starts = ends - sizes
@@ -150,6 +161,16 @@ def _near_within(
     while at < len(sizes):
         stop = max(at + 1, int(np.searchsorted(ends, starts[at] + BLOCK, side="right")))
         mine = members[starts[at] : ends[stop - 1]]
+        if (
+            stop == at + 1
+            and isinstance(vectors, SampleMeans)
+            and worth_spreading(vectors.rows, len(mine), spread)
+        ):
+            blocks = [mine[start : start + BLOCK] for start in range(0, len(mine), BLOCK)]
+            answered = np.concatenate([block[vectors(block).any(axis=1)] for block in blocks])
+            yield connected(FileRows(vectors.rows, *vectors.places(answered)), answered)
+            at = stop
+            continue
         rows = vectors(mine)
         first, size = starts[at:stop] - starts[at], sizes[at:stop]
         # Most buckets are small, to which a tiled product would only add its preparation.
@@ -159,11 +180,8 @@ def _near_within(
                 near = cosine(rows[left], rows[right]) >= threshold
                 yield np.stack([mine[left[near]], mine[right[near]]], axis=1)
         for start, n in zip(first[size > SMALL].tolist(), size[size > SMALL].tolist(), strict=True):
-            answered = start + np.flatnonzero(rows[start : start + n].any(axis=1))
-            groups = near_duplicate_groups(rows[answered], threshold)
-            head = first_like(groups)
-            other = np.flatnonzero(head != np.arange(len(head)))
-            yield np.stack([mine[answered[head[other]]], mine[answered[other]]], axis=1)
+            kept = start + np.flatnonzero(rows[start : start + n].any(axis=1))
+            yield connected(rows[kept], mine[kept])
         at = stop
 
 
@@ -178,12 +196,13 @@ def cosine(x: FloatArray, y: FloatArray) -> NDArray[np.float64]:
 def connected_groups(n: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
     """Group number of each of ``n`` items that ``pairs``, ``int64[p, 2]``, connect, by first member; −1 for the
     unconnected."""
+    from vlitqc_metrics._algorithms.compiled import suited
     from vlitqc_metrics._algorithms.union_find import flatten, union_pairs
 
     parent = np.arange(n, dtype=np.int64)
     left, right = np.ascontiguousarray(pairs.T.astype(np.int32))
-    union_pairs(parent, left, right)
-    flatten(parent)
+    suited(union_pairs, len(left))(parent, left, right)
+    suited(flatten, n)(parent)
     # A root is the first member of its group.
     numbers = np.cumsum(np.bincount(parent, minlength=n) > 1) - 1
     return np.where(np.bincount(parent, minlength=n)[parent] > 1, numbers[parent], -1)
@@ -308,6 +327,7 @@ class Duplicates:
                 self.text_threshold,
                 max_items=self.max_items,
                 seed=store.seed,
+                spread=store.spread,
             )
             pairs.append(near)
         group = connected_groups(n, np.concatenate(pairs))
@@ -348,8 +368,8 @@ class Duplicates:
             return np.arange(len(shown)), False
         if not len(shown):
             return np.empty(0, np.int64), True
-        rows = take(store.vectors(picture_feature(self.image))[0], shown)
-        return near_duplicate_groups(rows, self.image_threshold), True
+        rows = rows_of(store.vectors(picture_feature(self.image))[0], shown, store.spread)
+        return near_duplicate_groups(rows, self.image_threshold, spread=store.spread), True
 
     @staticmethod
     def _with_images(batch: Batch) -> list[tuple[Sample, tuple[Image, ...]]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -20,19 +20,28 @@ from vlitqc.types import (
     Principle,
     Tagger,
 )
-from vlitqc_metrics._algorithms.ego_splitting import co_occurrence_edges, ego_splitting
+from vlitqc_metrics._algorithms.ego_splitting import GlobalStep, co_occurrence_edges, ego_splitting
 from vlitqc_metrics._algorithms.tasks import TaskMetric, stored_tasks, tag_tasks
 from vlitqc_metrics._algorithms.texts import instructions
 from vlitqc_metrics._algorithms.words import content_word_ids
 
 TEXTS = "instructions"
 
+SPREAD_FROM = 1_000_000
+"""Instructions from which the tasks are shared among machines: of fewer, one takes under a minute."""
+
+PARTS_EACH = 4
+"""Parts for each that is computed at a time, so that tasks of unlike size keep all machines busy."""
+
+Themes = tuple[int, list[list[str]]]
+"""How many word clusters a task has, and the first words of the largest."""
+
 
 def word_clusters(
     texts: list[str],
     *,
     min_words: int = 3,
-    global_step: Literal["components", "louvain"] = "components",
+    global_step: GlobalStep = "components",
     seed: int = 0,
 ) -> list[list[str]]:
     """Overlapping clusters of the words that occur together in the same text, largest first.
@@ -75,7 +84,7 @@ class InstructionDiversity(TaskMetric):
         tagger: Tagger,
         *,
         min_words: int = 3,
-        global_step: Literal["components", "louvain"] = "components",
+        global_step: GlobalStep = "components",
         language_model: LanguageModel | None = None,
         languages: Sequence[str] = ("en",),
     ) -> None:
@@ -98,16 +107,16 @@ class InstructionDiversity(TaskMetric):
                 by_task[tag.task].append(turn)
         if not by_task:
             return DatasetScore(reason=stored.why_none(), n_total=store.n_samples)
-        clusters = {
-            task: word_clusters(
-                _texts_of(texts, turns),
-                min_words=self.min_words,
-                global_step=self.global_step,
-                seed=store.seed,
-            )
-            for task, turns in sorted(by_task.items())
-        }
-        counts = np.array([len(found) for found in clusters.values()], np.float64)
+        themes = partial(themes_of, self.min_words, self.global_step, store.seed)
+        total, spread = sum(map(len, by_task.values())), store.spread
+        of_tasks = [turns for _, turns in sorted(by_task.items())]
+        parts: Iterator[list[Themes]]
+        if spread is None or total < SPREAD_FROM:
+            parts = map(themes, _parts(texts, of_tasks, 1))
+        else:
+            parts = spread.map(themes, _parts(texts, of_tasks, total / (PARTS_EACH * spread.width)))
+        clusters = dict(zip(sorted(by_task), (found for part in parts for found in part), strict=True))
+        counts = np.array([n for n, _ in clusters.values()], np.float64)
         draws = np.random.default_rng(store.seed).integers(0, len(counts), (REPLICATES, len(counts)))
         return DatasetScore(
             float(counts.mean()),
@@ -115,11 +124,31 @@ class InstructionDiversity(TaskMetric):
             n_scored=len(set(index.tolist())),
             n_total=store.n_samples,
             details={
-                "clusters": {task: len(found) for task, found in clusters.items()},
-                "examples": {task: [words[:8] for words in found[:3]] for task, found in clusters.items()},
+                "clusters": {task: n for task, (n, _) in clusters.items()},
+                "examples": {task: examples for task, (_, examples) in clusters.items()},
                 **stored.left_out.details(),
             },
         )
+
+
+def themes_of(min_words: int, global_step: GlobalStep, seed: int, tasks: Iterable[list[str]]) -> list[Themes]:
+    """The themes of each of some tasks, from the texts of its instructions."""
+    found = (word_clusters(texts, min_words=min_words, global_step=global_step, seed=seed) for texts in tasks)
+    return [(len(clusters), [words[:8] for words in clusters[:3]]) for clusters in found]
+
+
+def _parts(
+    texts: pa.DictionaryArray, of_tasks: Sequence[list[int]], least: float
+) -> Iterator[list[list[str]]]:
+    """The texts of the tasks, in order, of so many at a time that there are at least ``least``."""
+    part: list[list[str]] = []
+    for turns in of_tasks:
+        part.append(_texts_of(texts, turns))
+        if sum(map(len, part)) >= least:
+            yield part
+            part = []
+    if part:
+        yield part
 
 
 def _texts_of(texts: pa.DictionaryArray, turns: list[int]) -> list[str]:

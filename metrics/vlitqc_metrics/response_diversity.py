@@ -90,7 +90,13 @@ class ResponseDiversity:
         missing = left_out.missing(n, "no response")
         if not len(items):
             return DatasetScore(reason=left_out.reason("no response text"), n_total=n, missing=missing)
-        found = cluster(rows, self.density, seed=store.seed, items=items if left_out.codes else None)
+        found = cluster(
+            rows,
+            self.density,
+            seed=store.seed,
+            items=items if left_out.codes else None,
+            spread=store.spread,
+        )
         score = summarise(
             found,
             sample_of,

@@ -72,7 +72,7 @@ class VisualSemanticDiversity:
         # In the order of their first appearance, so that cluster numbers follow the data.
         picture = coded.indices.to_numpy()
         first = first_places(picture)
-        found = cluster(rows, self.density, seed=store.seed, items=first)
+        found = cluster(rows, self.density, seed=store.seed, items=first, spread=store.spread)
         of_row = found.labels[picture]
         return summarise(
             found,

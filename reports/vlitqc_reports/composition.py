@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vlitqc.analysis.diversity import expected_clusters, known_kinds
+from vlitqc.errors import RunError
 from vlitqc_reports import wording
 from vlitqc_reports.source import ReportableRun, is_numeric
 
@@ -216,7 +217,10 @@ def _feature(run: ReportableRun, name: str) -> NDArray[np.float32] | None:
     path = run.path / "features" / f"{name}.npy"
     if not path.is_file():
         return None
-    values: NDArray[np.float32] = np.load(path, mmap_mode="r")
+    try:
+        values: NDArray[np.float32] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise RunError(f"{path} cannot be read ({error}); score the data again") from error
     return values if values.ndim == 2 and values.shape[1] == 2 and len(values) else None
 
 
@@ -377,9 +381,6 @@ def _correlations(run: ReportableRun, metrics: Mapping[str, Mapping[str, Any]]) 
 
 
 def _pairs(columns: Sequence[tuple[str, NDArray[np.float64]]]) -> tuple[tuple[Pair, ...], ...]:
-    # Not scipy.stats, whose import takes longer than all that a page of some thousand records counts.
-    from scipy.special import stdtr
-
     there = [np.isfinite(values) for _, values in columns]
     whole = [_ranks(values[mask]) for (_, values), mask in zip(columns, there, strict=True)]
 
@@ -402,17 +403,24 @@ def _pairs(columns: Sequence[tuple[str, NDArray[np.float64]]]) -> tuple[tuple[Pa
             rho = float(np.clip(np.corrcoef(x, y)[0, 1], -1.0, 1.0))
             # Bonett and Wright (Psychometrika 65, 2000): the interval of Fisher's z for ranks.
             half = 1.96 * math.sqrt((1 + rho**2 / 2) / (n - 3))
-            z = math.atanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12))
+            z = _fisher_z(rho)
             row.append(Pair(first, second, rho, n, math.tanh(z - half), math.tanh(z + half)))
         rows.append(row)
     told = [pair for row in rows for pair in row if pair.rho is not None]
     if told:
-        size = np.abs([pair.rho or 0.0 for pair in told])
-        free = np.array([pair.n for pair in told]) - 2
-        p = 2 * stdtr(free, -size * np.sqrt(free / np.maximum(1 - size**2, 1e-15)))
+        p = np.array([_by_chance(pair.rho or 0.0, pair.n) for pair in told])
         adjusted = iter((_adjusted(p) > _CHANCE).tolist())
         rows = [[pair if pair.rho is None else _marked(pair, next(adjusted)) for pair in row] for row in rows]
     return tuple(map(tuple, rows))
+
+
+def _fisher_z(rho: float) -> float:
+    return math.atanh(max(-1 + 1e-12, min(1 - 1e-12, rho)))
+
+
+def _by_chance(rho: float, n: int) -> float:
+    """The probability of a correlation as far from 0 where there is none: Fisher's z, as of the interval."""
+    return math.erfc(abs(_fisher_z(rho)) * math.sqrt((n - 3) / 2))
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

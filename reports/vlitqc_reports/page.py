@@ -169,7 +169,7 @@ def _counted(metric: Mapping[str, Any]) -> str | None:
 
 def _fixes(run: ReportableRun) -> tuple[Mapping[str, Any], ...]:
     """What the verdict says to fix first; the commands name the run where it is now."""
-    command = f"vlitqc filter {wording.shell_word(str(run.path))}"
+    command = f"vlitqc filter {wording.shell_word(run.place)}"
     found = []
     for fix in run.scorecard["verdict"].get("to_fix", ())[:3]:
         _, flag, option = str(fix.get("command") or "").rpartition(" --drop-")

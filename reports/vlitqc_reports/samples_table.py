@@ -103,7 +103,9 @@ def _scores(run: Run) -> Iterator[pa.Table]:
                 for batch in file.iter_batches(ROWS):
                     yield pa.Table.from_batches([batch]).drop_columns([*_LEFT_OUT])
         except (OSError, pa.ArrowException) as error:
-            raise RunError(f"{part} cannot be read ({error}); score the data again") from error
+            raise RunError(
+                f"{run.place}/scores/{part.name} cannot be read ({error}); score the data again"
+            ) from error
 
 
 def _contents(run: Run, records: Iterator[Record], rows: list[int]) -> Iterator[pa.StructArray]:
@@ -113,7 +115,7 @@ def _contents(run: Run, records: Iterator[Record], rows: list[int]) -> Iterator[
     for row, record in itertools.zip_longest(rows, itertools.islice(records, len(rows))):
         if record is None or record.origin.row != row:
             raise RunError(
-                f"the input does not hold the records of {run.path} in their order; score it again"
+                f"the input does not hold the records of {run.place} in their order; score it again"
             )
         content = _content(run, record)
         found.append(content)

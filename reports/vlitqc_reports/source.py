@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vlitqc.types import Clip, FloatArray, Image, Record, Sample
+from vlitqc.types import Clip, FeatureCache, FloatArray, Image, Record, Sample
 
 
 class ReportableRun(Protocol):
@@ -19,6 +19,11 @@ class ReportableRun(Protocol):
     @property
     def path(self) -> Path:
         """The run directory."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """Where a command finds the run: its directory, or its URL."""
         ...
 
     @property
@@ -43,8 +48,16 @@ class ReportableRun(Protocol):
         """The record of a row, read again from the input."""
         ...
 
-    def images(self, sample: Sample) -> list[Image]:
-        """The record's pictures, decoded, or their faults."""
+    @property
+    def cache(self) -> FeatureCache | None:
+        """What is made of pictures survives in it; None where nothing is to."""
+        ...
+
+    def images(self, sample: Sample, *, late: bool = False) -> list[Image]:
+        """The record's pictures, decoded, or their faults.
+
+        With ``late`` those that ``cache`` knows are decoded at the first look at their pixels, which may raise.
+        """
         ...
 
     def clips(self, sample: Sample) -> list[Clip]:

@@ -108,7 +108,8 @@ def page_at(browser: Browser) -> Iterator[PageOf]:
             viewport={"width": viewport[0], "height": viewport[1]},
             color_scheme="dark" if dark else "light",
             java_script_enabled=script,
-            **context_options,
+            # A click that meets a page on its way to somewhere is lost on a busy machine.
+            **{"reduced_motion": "reduce", **context_options},
         )
         context.set_default_timeout(PATIENCE)
         contexts.append(context)

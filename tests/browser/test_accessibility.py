@@ -18,10 +18,15 @@ RULES = {
     "runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"],
 }
 
-FOCUSED = """() => {
+# What is drawn as it comes into sight may shift the page for some frames: the place is looked at until it is seen.
+FOCUSED = """async () => {
   const at = document.activeElement;
   const style = getComputedStyle(at);
-  const box = at.getBoundingClientRect();
+  const seen = () => {
+    const box = at.getBoundingClientRect();
+    return box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth;
+  };
+  for (let frame = 0; frame < 60 && !seen(); frame++) await new Promise(requestAnimationFrame);
   const before = window.focusedBefore;
   window.focusedBefore = at;
   return {
@@ -32,7 +37,7 @@ FOCUSED = """() => {
     card: !!at.closest(".card"),
     back: !!before && !!(before.compareDocumentPosition(at) & Node.DOCUMENT_POSITION_PRECEDING),
     ring: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2,
-    seen: box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth,
+    seen: seen(),
   };
 }"""
 

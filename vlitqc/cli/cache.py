@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 def cache(context: click.Context, json: bool) -> None:
     """Show the cache of features, or clear it.
 
-    What models say of a text or a picture is kept by its content and the exact model, so that scoring the data again,
-    or with records added, computes only what is new. It lies in VLITQC_CACHE (~/.cache/vlitqc) and takes at most
-    VLITQC_CACHE_SIZE (10GiB; 0 turns it off); what was not used for the longest time goes first. A run without it:
-    vlitqc score --no-cache.
+    What models say of a text or a picture is kept by its content and the exact model, and so are the thumbnails of
+    pages: scoring the data again, or with records added, computes only what is new. It lies in VLITQC_CACHE
+    (~/.cache/vlitqc) and takes at most VLITQC_CACHE_SIZE (10GiB; 0 turns it off); what was not used for the longest
+    time goes first. A run without it: vlitqc score --no-cache.
+
+    Beside it, in runs, are the copies of runs at URLs. They may be deleted while nothing runs: what is wanted comes
+    again from the URL.
 
     \b
     Examples:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vlitqc.cli.options import EXIT_CODES, LINES, PATH, open_run
+from vlitqc.cli.options import EXIT_CODES, LINES, PATH, RUN, open_run
 from vlitqc.cli.streams import print_json, terminal
 from vlitqc.errors import VlitqcError
 
@@ -17,7 +17,7 @@ class _Failed(VlitqcError):
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("run", nargs=-1, type=PATH, metavar="[RUN|PATH...]")
+@click.argument("run", nargs=-1, type=RUN, metavar="[RUN|PATH...]")
 @click.option(
     "--require",
     multiple=True,

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from vlitqc.cli.options import EXIT_CODES, PATH
+from vlitqc.cli.options import EXIT_CODES, PATH, RUN
 from vlitqc.cli.streams import print_json, terminal
 from vlitqc.errors import UsageError
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("sets", nargs=-1, type=PATH, metavar="A [B...]")
+@click.argument("sets", nargs=-1, type=RUN, metavar="A [B...]")
 @click.option("--filtered", is_flag=True, help="After each run also what its latest filter kept.")
 @click.option(
     "--mix-profiles",
@@ -38,7 +38,7 @@ from vlitqc.errors import UsageError
 @click.option("--markdown", is_flag=True, help="Print Markdown for the card of a data set.")
 @click.option("--json", is_flag=True, help="Print as JSON.")
 def compare(
-    sets: Sequence[Path],
+    sets: Sequence[Path | str],
     filtered: bool,
     mix_profiles: bool,
     replicates: int,
@@ -50,7 +50,7 @@ def compare(
 ) -> None:
     """Hold data sets against the first one: the paper's table, differences, diversity at equal size.
 
-    A data set is a run directory, an input that was scored, or an output of a filter: data.filter.json and
+    A data set is a run directory, its URL, an input that was scored, or an output of a filter: data.filter.json and
     data.kept.jsonl are the kept part of the run that was filtered, data.dropped.jsonl is the dropped one. Nothing is
     scored again.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from vlitqc.cli.options import EXIT_CODES, LINES, PATH, open_run
+from vlitqc.cli.options import EXIT_CODES, LINES, PATH, RUN, open_run
 from vlitqc.cli.streams import print_json, terminal
 from vlitqc.errors import UsageError
 
@@ -24,7 +24,7 @@ RECOMMENDED = "recommended"
 
 
 @click.command(name="filter", epilog=EXIT_CODES)
-@click.argument("run", nargs=-1, type=PATH, metavar="[RUN|PATH...]")
+@click.argument("run", nargs=-1, type=RUN, metavar="[RUN|PATH...]")
 @click.option(
     "--recipe",
     multiple=True,
@@ -107,7 +107,7 @@ RECOMMENDED = "recommended"
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", is_flag=True, help="Print the result as JSON.")
 def filter_(
-    run: Sequence[Path],
+    run: Sequence[Path | str],
     recipe: Sequence[str],
     drop_below: Sequence[str],
     drop_above: Sequence[str],
@@ -129,7 +129,8 @@ def filter_(
 ) -> None:
     """Divide a scored data set into kept and dropped records, each byte for byte as it was.
 
-    RUN is a run directory or the paths that were scored; by default the latest run in this folder. A record goes if
+    RUN is a run directory, its URL, or the paths that were scored; by default the latest run in this folder. The
+    files go beside the input on this machine, or to --out, also where the run is at a URL. A record goes if
     one rule drops it; an unreadable record goes to a file of its own. Without any rule the recipe is 'clean', with
     --keep alone it is 'subset'. A selection also writes a random control of its size.
 
@@ -185,7 +186,7 @@ def filter_(
             f"recipe [bold]{console.clean(asked.recipe.name)}[/bold]{chosen}{console.clean(title)}\n"
         )
     page = {
-        "run": str(opened.path),
+        "run": opened.place,
         "seed": seed,
         "dry_run": dry_run,
         "recipe": {key: getattr(asked.recipe, key) for key in ("name", "sha256")} if asked.recipe else None,
@@ -294,17 +295,17 @@ def recipes(name: str | None, json: bool) -> None:
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("run", type=PATH)
+@click.argument("run", type=RUN)
 @click.argument("id_", metavar="ID")
 @click.option(
     "--decisions", type=PATH, metavar="FILE", help="Those of another filter. [the latest of the run]"
 )
 @click.option("--json", is_flag=True, help="Print as JSON.")
-def explain(run: Path, id_: str, decisions: Path | None, json: bool) -> None:
+def explain(run: Path | str, id_: str, decisions: Path | None, json: bool) -> None:
     """Tell why a record was kept or dropped.
 
     It tells every rule with value and threshold, the record's scores among all others', its issues and copies. RUN is
-    a run directory or the path that was scored; ID the record's id, or its row as in row:17.
+    a run directory, its URL, or the path that was scored; ID the record's id, or its row as in row:17.
 
     \b
     Examples:

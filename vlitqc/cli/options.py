@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from vlitqc.errors import RunError
+from vlitqc.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from vlitqc.engine.run import Run
@@ -18,8 +18,31 @@ EXIT_CODES = """
 Exit codes: 0 fine · 1 a gate failed (check) · 2 wrong usage · 3 unusable input ·
 4 some samples could not be scored (only with --strict or --max-errors)
 """
-PATH = click.Path(readable=False, path_type=Path)
-"""Whether a path can be read is said by what opens it."""
+
+
+class _Place(click.Path):
+    """A path; where a run may be kept also a URL, which stays a text."""
+
+    def __init__(self, *, urls: bool) -> None:
+        # Whether a path can be read is said by what opens it.
+        super().__init__(readable=False, path_type=Path)
+        self._urls = urls
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from vlitqc.engine.mirror import is_url, local
+
+        if self._urls and is_url(value):
+            return value
+        try:
+            local(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = _Place(urls=False)
+RUN = _Place(urls=True)
+"""A run directory: a path, or the URL of one (``s3://bucket/run``)."""
 
 
 class Lines(click.types.StringParamType):
@@ -33,7 +56,7 @@ class Lines(click.types.StringParamType):
 LINES = Lines()
 
 
-def run_directory(path: Path | None) -> Path:
+def run_directory(path: Path | str | None) -> Path | str:
     """What Run.open gets: the run or file named, or the latest run here."""
     if path is None:
         here = sorted(Path.cwd().glob("*.vlitqc/scorecard.json"), key=lambda p: p.stat().st_mtime)
@@ -43,7 +66,7 @@ def run_directory(path: Path | None) -> Path:
     return path
 
 
-def open_run(paths: Sequence[Path]) -> Run:
+def open_run(paths: Sequence[Path | str]) -> Run:
     """The run of these paths, which may be its own folder; without any, the latest run here."""
     from vlitqc.engine.run import Run
 

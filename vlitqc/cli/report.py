@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from vlitqc.cli.options import PATH, run_directory
+from vlitqc.cli.options import PATH, RUN, run_directory
 from vlitqc.cli.streams import print_json
 from vlitqc.errors import UsageError
 from vlitqc.registry import REPORTS, SERVERS, find
@@ -26,7 +26,7 @@ _DESKTOP = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
 
 
 @click.command()
-@click.argument("run", required=False, type=PATH)
+@click.argument("run", required=False, type=RUN)
 @click.option(
     "--out", type=PATH, help="Where to write. [RUN/report.html, RUN/report, scorecard.md or samples.parquet]"
 )
@@ -55,7 +55,7 @@ _DESKTOP = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
 @click.pass_context
 def report(
     context: click.Context,
-    run: Path | None,
+    run: Path | str | None,
     out: Path | None,
     form: str,
     folder: bool,
@@ -67,7 +67,8 @@ def report(
 ) -> None:
     """Write a run's review page, or the run in another form.
 
-    RUN is a run directory or the path that was scored; by default the latest run in this folder.
+    RUN is a run directory, its URL, or the path that was scored; by default the latest run in this folder. What goes
+    into a run at a URL is put there, and its copy on this machine is told.
 
     \b
     Examples:
@@ -141,7 +142,7 @@ def _serve(run: Run, projection: str, port: int | None, *, opens: bool) -> None:
     from vlitqc import console
 
     def ready(address: str) -> None:
-        click.echo(f"{console.visible(run.path)} is served at\n{address}\nCtrl-C ends it")
+        click.echo(f"{console.visible(run.place)} is served at\n{address}\nCtrl-C ends it")
         if opens and any(map(os.environ.get, _DESKTOP)):
             import webbrowser
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from vlitqc.cli.options import EXIT_CODES, LINES, PATH
+from vlitqc.cli.options import EXIT_CODES, LINES, PATH, RUN
 from vlitqc.cli.streams import print_json, terminal
 from vlitqc.errors import InputError, UsageError, VlitqcError
 
@@ -47,7 +47,12 @@ class _BatchSize(click.ParamType[Any]):
     help="What the data calls a field, such as response=target or image=meta.path; may be repeated.",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N records.")
-@click.option("--out", type=PATH, help="Run directory. [PATH.vlitqc beside the input]")
+@click.option(
+    "--out",
+    type=RUN,
+    metavar="DIR|URL",
+    help="Run directory, or the URL of one: s3://bucket/run. [PATH.vlitqc beside the input]",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
     "--batch-size",
@@ -59,9 +64,27 @@ class _BatchSize(click.ParamType[Any]):
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    default=1,
+    metavar="N",
+    help="Processes; each loads its own models, but for those on a cluster's GPUs. "
+    "[1; with ray one for each free processor]",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
     show_default=True,
-    help="Processes; each loads its own models.",
+    help="Where to score: this machine, or a Ray cluster; see docs/cluster.md.",
+)
+@click.option(
+    "--ray-address",
+    metavar="auto|HOST:PORT",
+    help="The cluster; auto is the one that this machine belongs to. [one on this machine, for the run]",
+)
+@click.option(
+    "--gpus-per-worker",
+    type=click.FloatRange(min=0),
+    metavar="F",
+    help="GPUs of each process that holds a model on the cluster, such as 0.25; 0: none. [a GPU shared by all models]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
 @click.option(
@@ -136,6 +159,12 @@ def score(
       vlitqc score data.jsonl --lm smollm2
       vlitqc score data.jsonl --judge-url http://localhost:8000/v1 --judge-model llava-1.5-7b
       vlitqc score data.jsonl --profile paper
+      vlitqc score data.jsonl --engine ray --ray-address auto
+      vlitqc score data.jsonl --out s3://bucket/run
+
+    Runs at a URL: any that fsspec can write to (pip install 'vlitqc[s3]' for s3). Credentials come from the
+    environment or FSSPEC_CONFIG alone. Every machine keeps its copy below VLITQC_CACHE, and takes up from the URL
+    what another has finished. Do not write from two at a time.
     """
     budget = _budget(max_errors)
     _quieten_libraries()
@@ -179,7 +208,7 @@ def score(
     finally:
         # Also where nobody reads on, as behind "| head".
         with (
-            locked(finished.path / ".lock", f"the run directory {finished.path}"),
+            locked(finished.path / ".lock", f"the run directory {finished.place}"),
             console.progress(terminal(stderr=True), quiet=quiet or json, stage="report") as shown,
         ):
             if shown:
@@ -191,7 +220,7 @@ def score(
     counts = card["counts"]
     if counts["unreadable"] == counts["records"]:
         raise InputError(
-            f"no record can be read, of {counts['records']:,}; {finished.path}/issues.parquet says why"
+            f"no record can be read, of {counts['records']:,}; {finished.place}/issues.parquet says why"
         )
     unfinished = counts["partial"] + counts["unreadable"]
     failed = scorecard.failed(m for principle in card["principles"] for m in principle["metrics"])
@@ -226,7 +255,7 @@ def _show(finished: Run) -> None:
         out.print(f"\n{console.clean(slot)}: {console.usage(counts)}", style="dim")
     if card["profile"]["adds"]:
         out.print(f"\n{console.clean(card['profile']['adds'])}", style="dim")
-    folder = console.clean(finished.path)
+    folder = console.clean(finished.place)
     out.print(f"\nscores  {folder}/scores\npage    {folder}/report.html", soft_wrap=True)
 
 
@@ -258,3 +287,5 @@ def _quieten_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Weights are fetched by "vlitqc models pull" alone; no library may do so behind its back.
     os.environ["HF_HUB_OFFLINE"] = "1"
+    # Ray prints what its servers say of a dead worker, among our results; what is to be told of it we tell.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")

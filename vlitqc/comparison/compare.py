@@ -23,6 +23,7 @@ from vlitqc.comparison.sets import DataSet, open_sets
 from vlitqc.engine.dataset import BINS
 from vlitqc.engine.disk import writing
 from vlitqc.engine.inputs import check_output
+from vlitqc.engine.mirror import local, located
 from vlitqc.engine.run import Run
 from vlitqc.engine.subset import LIMIT
 from vlitqc.errors import UsageError
@@ -92,10 +93,11 @@ class Comparison:
 
         Raises UsageError for a place in one of the runs or their inputs.
         """
-        target = Path(out)
+        target = local(out)
         check_name(target)
         for one in self.found["sets"]:
-            check_output(target, Path(one["run"]), suffix=".html" if form == "html" else None)
+            folder, _ = located(one["run"])
+            check_output(target, folder, suffix=".html" if form == "html" else None, place=one["run"])
         write = find(COMPARISONS, form).load()
         with writing(target):
             written: Path = write(self.found, target)
@@ -184,7 +186,7 @@ def _told(i: int, sets: Sequence[DataSet], metrics: Sequence[Mapping[str, Any]])
     return {
         "letter": LETTERS[i],
         "name": data.name,
-        "run": str(data.run.path.absolute()),
+        "run": data.run.address,
         "input": info["input"]["path"],
         "filter": str(data.filter.absolute()) if data.filter else None,
         "part": data.part,

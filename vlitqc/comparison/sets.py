@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vlitqc.engine.inputs import home
+from vlitqc.engine.mirror import is_url, local
 from vlitqc.engine.run import Run
 from vlitqc.engine.subset import LIMIT, summaries
 from vlitqc.errors import RunError, UsageError
@@ -91,7 +92,10 @@ def open_sets(paths: Sequence[str | Path | Run], *, filtered: bool = False) -> l
     Raises RunError for what is none of these, UsageError for fewer than two data sets, more than eight, or an empty
     one.
     """
-    places = [path if isinstance(path, Run) else _filter_at(Path(path)) or Path(path) for path in paths]
+    places = [
+        path if isinstance(path, Run) or is_url(path) else _filter_at(local(path)) or Path(path)
+        for path in paths
+    ]
     runs = {i: _run(place) for i, place in enumerate(places) if not isinstance(place, tuple)}
     found: list[DataSet] = []
     for i, place in enumerate(places):
@@ -122,23 +126,23 @@ def _too_few(found: Sequence[DataSet]) -> str:
             f"one data set was named, {one.name}; name two or more, or pass --filtered to hold a run against what its "
             "filter kept"
         )
-    both = shlex.join(["vlitqc", "compare", str(one.run.path), str(one.filter)])
+    both = shlex.join(["vlitqc", "compare", one.run.place, str(one.filter)])
     return f"one data set was named, {one.name}; name its run, too: {both}"
 
 
 def _no_filter(run: Run) -> str:
     """Why a run has no filter's result: it never had one, or the latest is of an earlier run, or was moved."""
-    again = f"filter the data again: {shlex.join(['vlitqc', 'filter', str(run.path)])}"
+    again = f"filter the data again: {shlex.join(['vlitqc', 'filter', run.place])}"
     folder, stem = home([Path(path) for path in run.info["input"]["paths"]])
     for decisions in (*audit.remembered(run), folder / f"{stem}{DECISIONS}"):
         if audit.RUN_SHA256 in audit.metadata_of(decisions):
-            return f"{decisions} is of another run than the one that is now in {run.path}; {again}"
+            return f"{decisions} is of another run than the one that is now in {run.place}; {again}"
     if moved := next(iter(audit.remembered(run)), None):
         filter = moved.name.removesuffix(DECISIONS) + FILTER
         return (
             f"{moved} is not there any more; name {filter} where it is now instead of --filtered, or {again}"
         )
-    return f"{run.path} has no filter's result; {again.replace(' again', '', 1)}"
+    return f"{run.place} has no filter's result; {again.replace(' again', '', 1)}"
 
 
 def _told_apart(sets: Sequence[DataSet]) -> list[DataSet]:
@@ -160,7 +164,7 @@ def readable(run: Run) -> NDArray[np.bool_]:
     return mask
 
 
-def _run(place: Path | Run) -> Run:
+def _run(place: str | Path | Run) -> Run:
     return place if isinstance(place, Run) else Run.open(place)
 
 
@@ -181,14 +185,14 @@ def _filter_at(path: Path) -> tuple[Path, str] | None:
     return None
 
 
-def _run_of(filter: Path, path: Path) -> Run:
+def _run_of(filter: Path, place: str) -> Run:
     """The run that a filter was of, where it was then."""
-    if not path.exists():
+    if not is_url(place) and not Path(place).exists():
         raise RunError(
-            f"{filter} is of the run {path}, which is not there any more; name the run where it is now, too "
+            f"{filter} is of the run {place}, which is not there any more; name the run where it is now, too "
             f"(vlitqc compare RUN {shlex.quote(str(filter))}), or filter the data again"
         )
-    return Run.open(path)
+    return Run.open(place)
 
 
 def _part(decisions: Path, part: str, runs: Sequence[Run]) -> DataSet:
@@ -201,15 +205,15 @@ def _part(decisions: Path, part: str, runs: Sequence[Run]) -> DataSet:
             f"{missing} does not exist" if missing else f"{filter} and {decisions.name} are not of one filter"
         )
         its_run = audit.metadata_of(decisions).get(audit.RUN_SHA256, b"").decode()
-        place = next((str(run.path) for run in runs if audit.run_sha256(run) == its_run), "RUN")
+        place = next((run.place for run in runs if audit.run_sha256(run) == its_run), "RUN")
         raise RunError(f"{why}; filter the data again: {shlex.join(['vlitqc', 'filter', place])}")
     sha256 = told["run"]["sha256"]
     known = (run for run in runs if audit.run_sha256(run) == sha256)
-    run = next(known, None) or _run_of(filter, Path(told["run"]["path"]))
+    run = next(known, None) or _run_of(filter, told["run"]["path"])
     if audit.run_sha256(run) != sha256:
-        again = shlex.join(["vlitqc", "filter", str(run.path)])
+        again = shlex.join(["vlitqc", "filter", run.place])
         raise RunError(
-            f"{filter} is of an earlier run than the one that is now in {run.path}; filter the data again: {again}"
+            f"{filter} is of an earlier run than the one that is now in {run.place}; filter the data again: {again}"
         )
     try:
         fates = pq.read_table(decisions, columns=["fate"])["fate"]
@@ -217,7 +221,9 @@ def _part(decisions: Path, part: str, runs: Sequence[Run]) -> DataSet:
         raise RunError(f"{decisions} cannot be read ({error}); filter the data again") from error
     of_run = readable(run)
     if len(fates) != len(of_run):
-        raise RunError(f"{decisions} has {len(fates):,} records and {run.path} {len(of_run):,}; filter again")
+        raise RunError(
+            f"{decisions} has {len(fates):,} records and {run.place} {len(of_run):,}; filter again"
+        )
     mask = pc.equal(fates, part).to_numpy() & of_run
     if not mask.any():
         raise UsageError(f"the filter of {filter} has no {part} record; there is nothing to compare")

@@ -10,25 +10,20 @@ from rich.table import Table
 from rich.text import Text
 
 from vlitqc.console.text import percent, visible
+from vlitqc.types import Stage
 
 SMALLEST = 0.01
 """What takes a smaller share of the time is not shown one by one."""
 
-IDLE = "wait for workers"
-"""The stage in which a process does nothing of its own: no part of the sum. Stages are named in ``engine.clock``."""
-
 NETWORKS = frozenset(("Detector", "ImageEncoder", "ImageScorer", "ImageText", "TextEncoder"))
 """The kinds of models that are neural networks whatever their backend."""
 
-DATA_SET = "over the data set: "
-"""What the stages of the data-set pass begin with."""
-
 OTHER = "everything else"
 HEADINGS = {"models": "model", "metrics": "metric, without its models", "stages": "stage"}
-CURES = {
-    "wait for pictures": "decoding is slower than the models: more processor cores or a faster disk would help",
-    "wait for writing": "a faster disk would help",
-    "read records": "it is read by one process: a faster processor core would help, more of them would not",
+CURES: dict[str, str] = {
+    Stage.WAIT_FOR_DECODE: "decoding is slower than the models: more processor cores or a faster disk would help",
+    Stage.WAIT_FOR_WRITE: "a faster disk would help",
+    Stage.READ: "it is read by one process: a faster processor core would help, more of them would not",
 }
 
 
@@ -39,11 +34,11 @@ def times(info: Mapping[str, Any]) -> Group:
         (section, name, seconds)
         for section in HEADINGS
         for name, seconds in told[section].items()
-        if name != IDLE
+        if name != Stage.WAIT_FOR_WORKERS  # it is no part of the sum
     ]
     measured = sum(seconds for _, _, seconds in entries)
     rest = told["wall"] - measured
-    if rest > 0 and IDLE not in told["stages"]:
+    if rest > 0 and Stage.WAIT_FOR_WORKERS not in told["stages"]:
         entries.append(("stages", OTHER, rest))
     total = sum(seconds for _, _, seconds in entries) or 1.0
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
@@ -87,7 +82,7 @@ def advice(section: str, name: str, share: float, models: list[Mapping[str, Any]
         return f"{told}the model {visible(name)}; {cure}."
     if section == "metrics":
         return f"{told}the metric {visible(name)} itself; more processor cores with --workers would help."
-    if name.startswith(DATA_SET):
+    if name.startswith(Stage.DATA_SET):
         cure = "it looks at all records at once: a GPU would help where it clusters, --workers would not"
     else:
         cure = CURES.get(name, "neither a GPU nor --workers would change that")

@@ -11,17 +11,6 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-SET_UP = "set up models"
-RECOGNISE = "recognise the input"
-READ = "read records"
-COMPARE = "compare with what is finished"
-WAIT_FOR_DECODE = "wait for pictures"
-WAIT_FOR_WRITE = "wait for writing"
-WAIT_FOR_WORKERS = "wait for workers"
-DATA_SET = "over the data set: "
-"""Stages of a run, as its times name them; the last has a metric's name after it, and the one before is the time
-in which a process with workers does nothing."""
-
 SECTIONS = {"stage": "stages", "metric": "metrics", "model": "models"}
 """The kinds that are measured, and what they are called in ``run.json``."""
 

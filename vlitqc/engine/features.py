@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vlitqc.engine.disk import read_table, write_vectors
-from vlitqc.types import FloatArray
+from vlitqc.errors import RunError
+from vlitqc.types import FloatArray, Spread
 
 T = TypeVar("T")
 
@@ -22,11 +23,20 @@ NO_ROWS = np.empty(0, np.int64)
 class ShardFeatures:
     """``FeatureStore`` over shard folders. Vectors are joined once into one memory-mapped file a feature."""
 
-    def __init__(self, shards: Sequence[Path], n_samples: Sequence[int], joined: Path, *, seed: int) -> None:
+    def __init__(
+        self,
+        shards: Sequence[Path],
+        n_samples: Sequence[int],
+        joined: Path,
+        *,
+        seed: int,
+        spread: Spread | None = None,
+    ) -> None:
         self._shards = list(shards)
         self._starts = np.concatenate([[0], np.cumsum(n_samples)]).astype(np.int64)
         self._joined = joined
         self._seed = seed
+        self._spread = spread
         self._vectors: dict[str, tuple[FloatArray, NDArray[np.int64]]] = {}
         self._memo: dict[Hashable, Any] = {}
 
@@ -39,6 +49,11 @@ class ShardFeatures:
     def seed(self) -> int:
         """The run's seed."""
         return self._seed
+
+    @property
+    def spread(self) -> Spread | None:
+        """What shares work among machines."""
+        return self._spread
 
     def vectors(self, name: str) -> tuple[FloatArray, NDArray[np.int64]]:
         """All rows of a vector feature, memory-mapped, and the sample of each."""
@@ -61,7 +76,7 @@ class ShardFeatures:
         """The same shard by shard, where a shard has any: nothing is joined, so nothing is written."""
         for i, shard in enumerate(self._shards):
             path = shard / "features" / f"{name}.npy"
-            if path.exists() and len(values := np.load(path, mmap_mode="r")):
+            if path.exists() and len(values := _loaded(path, "r")):
                 yield values, self._index(i, name)
 
     def strings(self, name: str) -> tuple[list[str], NDArray[np.int64]]:
@@ -114,9 +129,18 @@ class ShardFeatures:
                 yield read_table(path), self._index(i, name)
 
     def _index(self, shard: int, name: str) -> NDArray[np.int64]:
-        index: NDArray[np.int64] = np.load(self._shards[shard] / "features" / f"{name}.index.npy")
+        index: NDArray[np.int64] = _loaded(self._shards[shard] / "features" / f"{name}.index.npy")
         index += self._starts[shard]
         return index
+
+
+def _loaded(path: Path, mode: Literal["r"] | None = None) -> NDArray[Any]:
+    """Raises RunError where the file is damaged."""
+    try:
+        found: NDArray[Any] = np.load(path, mode)
+    except (OSError, ValueError, EOFError) as error:
+        raise RunError(f"{path} cannot be read ({error}); score the data again") from error
+    return found
 
 
 def readable(table: pa.Table) -> pa.Table:

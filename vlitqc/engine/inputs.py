@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vlitqc.engine.disk import is_draft, writing
+from vlitqc.engine.mirror import FOLDER, local
 from vlitqc.errors import InputError, RunError, UsageError
 from vlitqc.formats import Reader, check_name, open_input, shown, stem_of
 from vlitqc.formats.collection import Collection
@@ -47,7 +48,7 @@ def given(data: Data) -> tuple[list[Path], list[Mapping[str, Any]]]:
     Raises UsageError where there is nothing, neither of them, or both.
     """
     if isinstance(data, str | Path):
-        return [Path(data)], []
+        return [local(data)], []
     if isinstance(data, Mapping):
         raise UsageError("the data is a single record; pass a list of records")
     if hasattr(data, "to_dict"):
@@ -59,7 +60,7 @@ def given(data: Data) -> tuple[list[Path], list[Mapping[str, Any]]]:
     items = list(data)
     if not items:
         raise UsageError("there are no records to score; pass one or more")
-    paths = [Path(item) for item in items if isinstance(item, str | Path)]
+    paths = [local(item) for item in items if isinstance(item, str | Path)]
     records = [item for item in items if isinstance(item, Mapping)]
     odd = [type(item).__name__ for item in items if not isinstance(item, str | Path | Mapping)]
     if odd:
@@ -98,8 +99,13 @@ def run_of(paths: Sequence[Path]) -> Path:
     return folder / f"{name}.vlitqc"
 
 
-def target_of(paths: Sequence[Path], out: str | Path | None) -> Path:
+def target_of(
+    paths: Sequence[Path], out: str | Path | None, url: str | None = None, files: Iterable[Path] = ()
+) -> Path:
     """The run directory for an input; for records in memory, without a path, ``out`` must say.
+
+    ``url`` is where the run is kept whose mirror ``out`` is, and ``files`` are the input's: what is not on this
+    machine need not have been moved, so they tell whether it is the same input.
 
     Raises UsageError where the folder holds anything but a run of this input, or is a part of the input; InputError
     where its name is no UTF-8.
@@ -115,8 +121,9 @@ def target_of(paths: Sequence[Path], out: str | Path | None) -> Path:
         if above is not None:
             raise UsageError(f"{target} lies in the input {above}; pass --out DIR, a folder outside it")
     check_name(target)
+    place = url or str(target)
     if target.exists() and not target.is_dir():
-        raise UsageError(f"{target} is a file; pass --out DIR, the folder for the run")
+        raise UsageError(f"{place} is a file; pass --out DIR, the folder for the run")
     if not target.is_dir():
         return target
     told = paths_in(target)
@@ -124,17 +131,17 @@ def target_of(paths: Sequence[Path], out: str | Path | None) -> Path:
     if told is None and not all(
         path.name in (".lock", _IN_MEMORY) or is_draft(path.name) for path in target.iterdir()
     ):
-        raise UsageError(f"{target} holds other files; pass --out DIR, an empty or a new folder")
-    if told is not None and is_other(told, paths):
-        raise UsageError(f"{target} holds the run of {in_words(told)}; pass --out DIR to keep both")
+        raise UsageError(f"{place} holds other files; pass --out DIR, an empty or a new folder")
+    if told is not None and (is_other(told, paths) or (url and _lacks(files, _entries(target), told, paths))):
+        raise UsageError(f"{place} holds the run of {in_words(told)}; pass --out DIR to keep both")
     return target
 
 
-def check_output(target: Path, run: Path, *, suffix: str | None) -> None:
+def check_output(target: Path, run: Path, *, suffix: str | None, place: str | None = None) -> None:
     """Raise UsageError where no report may be written at ``target``: a file with this suffix, or None for any other.
 
     That is where a file has no name, is a folder or replaces one of another kind, such as a picture of the data, or
-    would be a part of the run or of its input.
+    would be a part of the run or of its input. The message calls the run ``place``.
     """
     if suffix is not None:
         if not target.name:
@@ -143,15 +150,15 @@ def check_output(target: Path, run: Path, *, suffix: str | None) -> None:
             raise UsageError(
                 f"{target} is a folder, where a file would go; move it away or name another place"
             )
-    place = Path(os.path.realpath(target))
-    if any(place.is_relative_to(os.path.realpath(run / name)) for name in _OF_A_RUN):
+    real = Path(os.path.realpath(target))
+    if any(real.is_relative_to(os.path.realpath(run / name)) for name in _OF_A_RUN):
         raise UsageError(
-            f"{target} belongs to the run {run}, and is never overwritten; choose another output"
+            f"{target} belongs to the run {place or run}, and is never overwritten; choose another output"
         )
-    if place.is_relative_to(os.path.realpath(run)):
+    if real.is_relative_to(os.path.realpath(run)):
         return  # a report has its place in the run, and the run may lie in its input's folder
-    for path in (*(paths_in(run) or []), *_files_in(run)):
-        if place.is_relative_to(os.path.realpath(path)) or _matches(target, path):
+    for path in (*(paths_in(run) or []), *(Path(entry["path"]) for entry in _entries(run))):
+        if real.is_relative_to(os.path.realpath(path)) or _matches(target, path):
             raise UsageError(
                 f"{target} would be a part of the input {path}, which is never overwritten; choose another output"
             )
@@ -189,19 +196,48 @@ def paths_in(target: Path) -> list[Path] | None:
     """The paths of the run in a folder, or None where the folder holds no run of ours."""
     try:
         info = json.loads((target / "run.json").read_text(encoding="utf-8"))
-        told = info["input"]
+        told = rebased(info["input"], target)
         # An older version's run has a single path; it is taken up like any other.
         return [Path(path) for path in told.get("paths", [told["path"]])] if "plan" in info else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
-def _files_in(target: Path) -> list[Path]:
-    """The files that the input of the run in a folder is known to consist of."""
+def rebased(told: Mapping[str, Any], target: Path) -> dict[str, Any]:
+    """What ``describe`` has told of the input of the run in a folder, as it is on this machine.
+
+    Records in memory that were scored to a URL lie below the caches, which are elsewhere on every machine.
+    """
+    own = str(target.absolute() / _IN_MEMORY)
+    inner = str(Path(FOLDER, target.absolute().parent.name, target.name, _IN_MEMORY))
+    if told.get("path") == own or not str(told.get("path")).endswith(f"/{inner}"):
+        return dict(told)
+    return {**told, "path": own, "paths": [own], "files": [{**entry, "path": own} for entry in told["files"]]}
+
+
+def _lacks(
+    files: Iterable[Path], entries: Sequence[Mapping[str, Any]], told: Sequence[Path], paths: Sequence[Path]
+) -> bool:
+    """Whether a run's paths are gone and these files are not what was there."""
+    ours = {path.resolve() for path in paths}
+    if all(path.resolve() in ours or path.exists() for path in told):
+        return False
+    sizes = {entry["bytes"] for entry in entries}
+    alike = [path for path in files if (state := _state(path)) and state[0] in sizes]
+    found = {_entry(path)["sha256"] for path in alike}
+    gone = {entry["sha256"] for entry in entries if not Path(entry["path"]).exists()}
+    return not gone or not gone <= found
+
+
+def _entries(target: Path) -> list[dict[str, Any]]:
+    """The files that the input of the run in a folder is known to consist of, as ``describe`` has described them."""
     try:
         info = json.loads((target / "run.json").read_text(encoding="utf-8"))
-        return [Path(entry["path"]) for entry in info["input"]["files"]]
-    except (OSError, ValueError, TypeError, KeyError):
+        return [
+            {"path": str(entry["path"]), "bytes": int(entry["bytes"]), "sha256": str(entry["sha256"])}
+            for entry in info["input"]["files"]
+        ]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from vlitqc.errors import ModelUnavailable, UsageError
 from vlitqc.models.feature_cache import FeatureCache, device_in_words
@@ -20,6 +20,9 @@ from vlitqc.models.torch_device import has_gpu
 from vlitqc.profiles import MetricEntry, Profile
 from vlitqc.registry import METRICS, entries, find, load_metric
 from vlitqc.types import DatasetMetric, Metric, MetricSpec, ModelRef, SampleMetric
+
+if TYPE_CHECKING:
+    from vlitqc.engine.mirror import Mirror
 
 VERSIONS = (
     "numpy",
@@ -65,26 +68,25 @@ BATCH_CUDA = 256
 """Records of a batch on a GPU, which is idle for a part of every batch; a model divides what is too much for it."""
 
 
-def batch_size(asked: int | str, device: str) -> int:
+def batch_size(asked: int | str, device: str, gpu: bool | None = None) -> int:
     """The number asked for, or for ``auto`` what suits the device.
 
+    ``gpu`` says whether models have a GPU where they are; None: they are in this process.
     Raises UsageError for any other text and for less than 1.
     """
     if asked == "auto":
-        return BATCH_CUDA if device != "cpu" and has_gpu() else BATCH
+        return BATCH_CUDA if device != "cpu" and (has_gpu() if gpu is None else gpu) else BATCH
     if not isinstance(asked, int) or asked < 1:
         raise UsageError(f"batch_size={asked}: expected 1 or more, or 'auto'")
     return asked
 
 
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that decides the numbers, small enough to send to a worker process."""
+    """Everything that decides the numbers, small enough to send to a worker process.
+
+    ``mirror`` says where the shards of a run at a URL go; they are the same wherever that is.
+    """
 
     profile: Profile
     metrics: tuple[str, ...]
@@ -97,6 +99,7 @@ class Plan:
     allow_remote: bool = False
     judge_limit: int | None = None
     cache: bool = False
+    mirror: Mirror | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +129,26 @@ def versions() -> Mapping[str, str]:
     return MappingProxyType(found)
 
 
-def feature_cache(plan: Plan) -> FeatureCache | None:
+def feature_cache(plan: Plan, device: str | None = None) -> FeatureCache | None:
     """The cache of features that the run goes by; None where it is to have none.
 
+    ``device`` says in words where the models compute, where that is not this process.
     Raises UsageError where the environment names no size or no folder for it.
     """
     if not plan.cache:
         return None
-    told = {"vlitqc": metadata.version("vlitqc"), **versions(), "device": device_in_words(plan.device)}
+    told = {
+        "vlitqc": metadata.version("vlitqc"),
+        **versions(),
+        "device": device or device_in_words(plan.device),
+    }
     return FeatureCache.in_folder(told)
+
+
+def picture_cache() -> FeatureCache | None:
+    """The same cache for what is made of pictures by this program and Pillow alone."""
+    told = {name: metadata.version(name) for name in ("vlitqc", "pillow")}
+    return FeatureCache.in_folder({**told, "device": device_in_words("cpu")})
 
 
 def viewers(planned: Sequence[Planned]) -> str:

@@ -12,6 +12,8 @@
       issues.parquet   every fault found, with its place
       scorecard.json   the ten principles, with intervals; schema beside engine/scorecard.py
       report.html      the page
+
+At a URL are the same files but for ``remote`` and those of ``features`` that a page does not draw; see ``mirror``.
 """
 
 from __future__ import annotations
@@ -20,8 +22,11 @@ import itertools
 import json
 import platform
 import shlex
+import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -38,16 +43,17 @@ from numpy.typing import NDArray
 from vlitqc import profiles, remote
 from vlitqc.analysis.verdict import verdict
 from vlitqc.engine import dataset, inputs, scorecard
-from vlitqc.engine.clock import DATA_SET, READ, RECOGNISE, SET_UP, WAIT_FOR_DECODE, Clock, added
+from vlitqc.engine.clock import Clock, added
 from vlitqc.engine.disk import locked, read_table, sweep, write_json, writing
 from vlitqc.engine.estimate import estimate
 from vlitqc.engine.features import ShardFeatures
+from vlitqc.engine.mirror import Mirror, is_url, local, located
 from vlitqc.engine.plan import (
     Plan,
     Planned,
     choose_metrics,
+    picture_cache,
     prepare,
-    processors,
     versions,
     without,
 )
@@ -55,9 +61,10 @@ from vlitqc.engine.plan import (
     batch_size as resolved_batch_size,
 )
 from vlitqc.engine.scorer import check_columns, used_since
-from vlitqc.engine.shards import cut, folder, issue_table
+from vlitqc.engine.shards import cut, folder, issue_table, read_done
 from vlitqc.engine.vectors import BLOCK, features_of, unit_means
 from vlitqc.errors import InputError, RunError, UsageError
+from vlitqc.executors import Executor, executor
 from vlitqc.formats import Reader, check_name
 from vlitqc.formats.names import Names
 from vlitqc.media import MediaLoader
@@ -66,14 +73,35 @@ from vlitqc.models.store import ModelStore
 from vlitqc.profiles import Profile
 from vlitqc.registry import REPORTS, find
 from vlitqc.remote import Remote
-from vlitqc.types import Clip, FloatArray, Image, Origin, Record, Sample
+from vlitqc.types import (
+    Clip,
+    FeatureCache,
+    FloatArray,
+    Image,
+    Origin,
+    Record,
+    Sample,
+    Spread,
+    Stage,
+    processors,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from vlitqc.filtering.request import Words
 
+PULLED_AT_ONCE = 4
+"""Shards of other machines that are on their way here."""
+DOWNLOAD, UPLOAD = "wait for shards from the URL", "write to the URL"
 VIEW_SIDE = 512
+VIEW_BYTES = 2 << 20
+"""A picture of more bytes does not wait for somebody to look at it: four records with a dozen each are held at once."""
+BROUGHT = (
+    *("run.json", "profile.json", "scorecard.json", "filters.json"),
+    *("input.jsonl", "issues.parquet", "scores", "features"),
+)
+"""What is brought from a URL of a run that is opened."""
 REPORT_FILES = {"html": "report.html", "markdown": "scorecard.md", "parquet": "samples.parquet"}
 
 
@@ -90,18 +118,25 @@ class Progress(Protocol):
 
 
 class Run:
-    """A finished run directory."""
+    """A finished run directory. That of a run at a URL is its ``mirror``'s folder on this machine."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mirror: Mirror | None = None) -> None:
         self.path = path
+        self.mirror = mirror
         self._vectors: dict[str, tuple[FloatArray, NDArray[np.bool_]] | str] = {}
 
     @classmethod
     def open(cls, data: str | Path | Sequence[str | Path]) -> Run:
         """The run in the folder ``data``, or of the input ``data``: a file, a folder, a pattern, or several.
 
+        A URL is that of the run's folder; what is read of it is brought to this machine, which keeps it.
+
         Raises RunError where there is none, it did not finish, or it is another input's; UsageError for several runs.
         """
+        if isinstance(data, str) and is_url(data):
+            data, mirror = located(data)
+            if mirror:
+                return cls._brought(mirror)
         paths, _ = inputs.given(data)
         if not paths:
             raise UsageError("a run is opened by its folder or by its input's paths")
@@ -126,18 +161,50 @@ class Run:
         if not (path / "run.json").is_file():
             raise RunError(f"{path} is not a run directory; make one with: vlitqc score DATA")
         if not (path / "scorecard.json").is_file():
+            raise _unfinished(path, _read_json(path / "run.json", path / "run.json"))
+        return cls(path)._checked()
+
+    @classmethod
+    def _brought(cls, mirror: Mirror) -> Run:
+        """The run at a URL. One that is under way on this machine is left alone: it has no scorecard there."""
+        content = mirror.read("run.json")
+        if content is None:
             raise RunError(
-                f"the run in {path} did not finish; run its command again to go on: {_command(path)}"
+                f"{mirror.url} is not a run directory; make one with: vlitqc score DATA --out {mirror.url}"
             )
-        run = cls(path)
-        if "paths" not in run.info.get("input", ()) or "principles" not in run.scorecard:
-            raise RunError(f"{path} was not written by vlitqc, or is damaged; score the data again")
-        return run
+        if mirror.read("scorecard.json") is None:
+            raise _unfinished(mirror.url, _parsed(content, f"{mirror.url}/run.json"))
+        own = mirror.folder / "run.json"
+        # Of the run that was made here are also features that are not there, and a process may be reading them.
+        mirror.pull(*BROUGHT, only_here=not own.is_file() or own.read_bytes() != content)
+        # They are large, and most commands do without: what is wanted of them comes then.
+        mirror.drop("shards")
+        return cls(mirror.folder, mirror)._checked()
+
+    def _checked(self) -> Run:
+        told = [self.info.get(key) for key in ("input", "plan", "profile")]
+        whole = all(isinstance(one, dict) for one in told) and {"paths", "files"} <= self.info["input"].keys()
+        if not whole or not isinstance(self.scorecard.get("principles"), list):
+            raise RunError(f"{self.place} was not written by vlitqc, or is damaged; score the data again")
+        return self
+
+    @property
+    def place(self) -> str:
+        """Where the run is kept: its folder, or its URL."""
+        return self.mirror.url if self.mirror else str(self.path)
+
+    @property
+    def address(self) -> str:
+        """``place``, as it is also found from another working directory."""
+        return self.mirror.url if self.mirror else str(self.path.absolute())
 
     @cached_property
     def info(self) -> dict[str, Any]:
         """``run.json``."""
-        return _read_json(self.path / "run.json")
+        told = self._json("run.json")
+        if self.mirror and isinstance(told.get("input"), dict):
+            told["input"] = inputs.rebased(told["input"], self.path)
+        return told
 
     @cached_property
     def profile(self) -> Profile:
@@ -148,20 +215,23 @@ class Run:
         where = self.path / "profile.json"
         if not where.is_file():
             raise RunError(
-                f"{self.path} holds no profile.json, as runs of earlier versions; score the data again"
+                f"{self.place} holds no profile.json, as runs of earlier versions; score the data again"
             )
         try:
-            found = profiles.restore(_read_json(where), str(where))
+            found = profiles.restore(self._json(where.name), f"{self.place}/{where.name}")
         except UsageError as error:
             raise RunError(f"{error}; score the data again") from error
         if found.sha256 != self.info["profile"]["sha256"]:
-            raise RunError(f"{where} is not the profile of this run; score the data again")
+            raise RunError(f"{self.place}/{where.name} is not the profile of this run; score the data again")
         return found
 
     @cached_property
     def scorecard(self) -> dict[str, Any]:
         """``scorecard.json``; its schema is ``vlitqc.engine.scorecard.schema()``."""
-        return _read_json(self.path / "scorecard.json")
+        return self._json("scorecard.json")
+
+    def _json(self, name: str) -> dict[str, Any]:
+        return _read_json(self.path / name, f"{self.place}/{name}")
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -178,15 +248,25 @@ class Run:
     @cached_property
     def issue_table(self) -> pa.Table:
         """The same as an Arrow table."""
-        return _read_table(self.path / "issues.parquet")
+        with self._reading("issues.parquet"):
+            return read_table(self.path / "issues.parquet")
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The scores as an Arrow table, all columns or some."""
-        return _read_table(self.path / "scores", columns)
+        with self._reading("scores"):
+            return read_table(self.path / "scores", columns or None)
 
     def take(self, rows: Sequence[int]) -> pa.Table:
         """All columns of the scores of some records, in the order asked for; only what holds them is read."""
-        return _take_rows(self.path / "scores", rows)
+        with self._reading("scores"):
+            return _take_rows(self.path / "scores", rows)
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise RunError(f"{self.place}/{name} cannot be read ({error}); score the data again") from error
 
     def metrics(self) -> dict[str, dict[str, Any]]:
         """The scorecard's metrics by name."""
@@ -226,6 +306,13 @@ class Run:
 
     @cached_property
     def _media(self) -> MediaLoader:
+        return self._loader(None)
+
+    @cached_property
+    def _waiting_media(self) -> MediaLoader:
+        return self._loader(self.cache)
+
+    def _loader(self, cache: FeatureCache | None) -> MediaLoader:
         plan = self.info["plan"]
         return MediaLoader(
             Path(plan["image_root"]),
@@ -233,7 +320,19 @@ class Run:
             allow_outside=plan["allow_outside"],
             remote=Remote(self.path / "remote", allowed=False) if plan.get("allow_remote") else None,
             threads=2,
+            cache=cache,
+            viewers="pages",
+            waiting=VIEW_BYTES,
         )
+
+    @cached_property
+    def cache(self) -> FeatureCache | None:
+        """The cache of features, for what is made of the run's pictures.
+
+        None where the run was scored without it, or by an earlier version, and where it could not be used.
+        """
+        told = self.info.get("cache")
+        return None if not isinstance(told, dict) or told.get("fault") else picture_cache()
 
     def record(self, row: int) -> Record:
         """Record number ``row`` of the input, read again from its place.
@@ -242,18 +341,23 @@ class Run:
         """
         place = self._places.slice(row, 1).to_pylist() if row >= 0 else []
         if not place or place[0]["row"] != row:
-            raise RunError(f"{self.path} has no row {row}; its rows are 0 to {len(self._places) - 1}")
+            raise RunError(f"{self.place} has no row {row}; its rows are 0 to {len(self._places) - 1}")
         return self._reread.record(Origin(**place[0]))
 
     @cached_property
     def _places(self) -> pa.Table:
         columns = ["row", "file", "line", "start", "end", "sha256"]
         # Of millions of records few are in different files.
-        return _read_table(self.path / "scores", columns, coded=["file"]).combine_chunks()
+        with self._reading("scores"):
+            return read_table(self.path / "scores", columns, coded=["file"]).combine_chunks()
 
-    def images(self, sample: Sample) -> list[Image]:
-        """The sample's pictures, at most 512 pixels wide or high, or their faults."""
-        return self._media.load_batch([sample])[0]
+    def images(self, sample: Sample, *, late: bool = False) -> list[Image]:
+        """The sample's pictures, at most 512 pixels wide or high, or their faults.
+
+        With ``late`` one that ``cache`` knows is decoded at the first look at its pixels, which raises where that
+        cannot be done.
+        """
+        return (self._waiting_media if late else self._media).load_batch([sample])[0]
 
     def clips(self, sample: Sample) -> list[Clip]:
         """What the headers of the sample's videos and sounds say, or their faults."""
@@ -285,16 +389,18 @@ class Run:
 
         By default into the run: ``report.html``, the folder ``report`` (``folder=True``), ``scorecard.md``,
         ``samples.parquet``. Raises UsageError where ``out`` is a part of the run or of its input, a folder where a
-        file goes, or a file of another kind.
+        file goes, or a file of another kind. What is written into a run at a URL is put there, too.
         """
         write = find(REPORTS, form).load()
         name = "report" if options.get("folder") else REPORT_FILES.get(form, f"report.{form}")
-        target = Path(out) if out else self.path / name
+        target = local(out) if out else self.path / name
         check_name(target)
         ours = form in REPORT_FILES and not options.get("folder")
-        inputs.check_output(target, self.path, suffix=Path(name).suffix if ours else None)
+        inputs.check_output(target, self.path, suffix=Path(name).suffix if ours else None, place=self.place)
         with writing(target):
             written: Path = write(self, target, **options)
+        if self.mirror and target.absolute().is_relative_to(self.path):
+            self.mirror.push(target.absolute().relative_to(self.path).as_posix())
         return written
 
 
@@ -308,7 +414,7 @@ def score(
     out: str | Path | None = None,
     device: str = "auto",
     batch_size: int | Literal["auto"] = "auto",
-    workers: int = 1,
+    workers: int | None = None,
     seed: int = 0,
     format: str | None = None,
     map: Mapping[str, str] | None = None,
@@ -322,6 +428,9 @@ def score(
     judge_limit: int | None = None,
     announce: Callable[[str], None] | None = None,
     cache: bool = True,
+    engine: str = "local",
+    ray_address: str | None = None,
+    gpus_per_worker: float | None = None,
 ) -> Run:
     """Score a data set and return the finished run.
 
@@ -334,11 +443,14 @@ def score(
             working directory for records in memory.
         limit: only the first so many records.
         out: the run directory; by default ``<data>.vlitqc`` beside the input; of several paths, after the folder
-            that they have in common.
+            that they have in common. Or the URL of a folder that fsspec can write to, such as ``s3://bucket/run``: what
+            is finished is put there at once, and taken up from there by any machine. Two runs at a time into one URL
+            spoil each other; of another machine's this one can only warn.
         device: ``auto``, ``cpu`` or ``cuda``.
         batch_size: records that the models see together; ``"auto"`` is 32 on the CPU and 256 on a GPU.
-        workers: processes; each loads its own models. A script that asks for more than one guards its own code
-            with ``if __name__ == "__main__":``, as every program that starts processes does.
+        workers: processes, by default 1; each loads its own models. A script that asks for more than one guards its
+            own code with ``if __name__ == "__main__":``, as every program that starts processes does. With Ray:
+            actors, by default one a processor of the cluster that is free; of more, some wait until nodes join.
         seed: of everything random.
         format: a format's name; by default detected from the content of each file.
         map: fields that the data calls otherwise, ours to theirs, such as ``{"image": "meta.path"}``.
@@ -355,8 +467,14 @@ def score(
         judge_limit: no more calls to each judge than this; what is left unasked is null and asked by the next
             run.
         announce: told in a sentence what the judges are about to be asked.
-        cache: whether what models say of a text or a picture is looked up in, and added to, the cache of features
-            (``vlitqc cache``), so that no run computes it twice.
+        cache: whether what models say of a text or a picture, and the page's thumbnails, are looked up in, and added
+            to, the cache of features (``vlitqc cache``), so that no run computes them twice.
+        engine: ``"local"``, this machine, or ``"ray"``, a Ray cluster whose nodes all see the input, the pictures and
+            the run directory under the same paths. A run that one has begun the other takes up.
+        ray_address: of the cluster: ``"auto"`` or ``"HOST:PORT"``; by default one is started on this machine for the
+            run.
+        gpus_per_worker: where the cluster has GPUs and ``device`` allows them, each model that takes one is held by
+            actors of its own, with this many GPUs each: by default 1/M of one for M such models. 0: by the workers.
 
     A run that was interrupted is taken up by the same call; finished shards are not computed again.
 
@@ -384,19 +502,42 @@ def score(
             raise UsageError(f"{option}={value}: expected 1 or more")
     chosen = _chosen(profile, lm, judge)
     names = choose_metrics(chosen, metrics)
+    made = executor(
+        engine, workers=workers, ray_address=ray_address, gpus_per_worker=gpus_per_worker, device=device
+    )
     fields = Names.parse(f"{ours}={theirs}" for ours, theirs in (map or {}).items())
     paths, in_memory = inputs.given(data)
     # An input that cannot be used leaves no folder behind.
-    with clock.measure("stage", RECOGNISE):
-        if paths and next(iter(inputs.opened(paths, format, fields).records()), None) is None:
+    with clock.measure("stage", Stage.RECOGNISE):
+        reader = inputs.opened(paths, format, fields) if paths else None
+        # What the reader knows of the files is of now.
+        unchanged = inputs.Snapshot.of(reader) if reader else None
+        if reader is not None and next(iter(reader.records()), None) is None:
             raise InputError(f"{inputs.in_words(paths)} holds no records")
-    target = inputs.target_of(paths, out)
-    with locked(target / ".lock", f"the run directory {target}"):
-        with clock.measure("stage", RECOGNISE):
-            paths = paths or inputs.materialise(in_memory, target)
-            reader = inputs.opened(paths, format, fields)
-            unchanged = inputs.Snapshot.of(reader)
-            root = Path(image_root) if image_root else Path.cwd() if in_memory else inputs.find_root(reader)
+    place, mirror = (None, None) if out is None else located(out)
+    with ExitStack() as held:
+        if mirror:
+            held.enter_context(locked(mirror.folder / ".lock", f"the run directory {mirror.url}"))
+            with clock.measure("stage", Stage.RECOGNISE):
+                mirror.settle()
+        target = inputs.target_of(
+            paths, place, mirror.url if mirror else None, reader.files if reader else ()
+        )
+        with clock.measure("stage", Stage.WAIT_FOR_WORKERS if made.apart else Stage.SET_UP):
+            crew = held.enter_context(made)
+        if mirror is None:
+            held.enter_context(locked(target / ".lock", f"the run directory {target}"))
+        elif announce and (host := _elsewhere(target)):
+            announce(
+                f"{mirror.url} holds a run that {host} has not finished; if it is still under way there, end one of "
+                "the two: they would spoil each other"
+            )
+        with clock.measure("stage", Stage.RECOGNISE):
+            if reader is None:
+                paths = inputs.materialise(in_memory, target)
+                reader = inputs.opened(paths, format, fields)
+            unchanged = unchanged or inputs.Snapshot.of(reader)
+            root = local(image_root) if image_root else Path.cwd() if in_memory else inputs.find_root(reader)
         if not root.is_dir():
             raise UsageError(f"the image root {root} is not a folder; pass --image-root DIR")
         plan = Plan(
@@ -405,22 +546,25 @@ def score(
             root.resolve(),
             device,
             size,
-            decode_threads=max(1, processors() // workers),
+            decode_threads=max(1, processors() // crew.workers),
             seed=seed,
             allow_outside=allow_outside,
             allow_remote=allow_remote,
             judge_limit=judge_limit,
             cache=cache and size_limit() > 0,
+            mirror=mirror,
         )
-        with clock.measure("stage", SET_UP):
+        with clock.measure("stage", Stage.SET_UP):
             models = ModelStore(chosen, device=device, judge_limit=judge_limit)
             planned = prepare(plan, models)
             check_columns(planned)
-        with clock.measure("stage", RECOGNISE):
+            gpu = crew.fit(planned, models)
+        plan = replace(plan, batch_size=resolved_batch_size(batch_size, device, gpu))
+        with clock.measure("stage", Stage.RECOGNISE):
             told = inputs.describe(reader, paths, format, fields)
         command = command or f"vlitqc.score({_argument(paths)}, {profile!r})"
-        with clock.measure("stage", SET_UP):
-            info = _info(plan, planned, models, told, limit, command)
+        with clock.measure("stage", Stage.SET_UP):
+            info = _info(plan, planned, models, told, limit, command, crew)
         # A run that is under way has no scorecard; what is left from before would describe other scores.
         for name in ("scorecard.json", *REPORT_FILES.values(), "report/index.html"):
             stale = target / name
@@ -428,9 +572,15 @@ def score(
             if stale.is_file():
                 with writing(stale):
                     stale.unlink()
+        if mirror:
+            mirror.remove("scorecard.json", *REPORT_FILES.values(), "report")
+            info["host"] = socket.gethostname()
         write_json(target / "run.json", info | {"state": "running"})
         # TOML has inf and nan, and so may the options of a profile of one's own.
         write_json(target / "profile.json", profiles.dump(chosen), allow_nan=True)
+        if mirror:
+            mirror.push("run.json", "profile.json")
+            mirror.sweep("shards")
         sweep(target, *(target / name for name in ("shards", "features", "scores")))
         remote.sweep(target / "remote")
         with clock.measure("stage", "estimate what judges are asked"):
@@ -439,27 +589,40 @@ def score(
             announce(str(asked))
         records = itertools.islice(unchanged.records(reader), limit)
         shards, usage, unusable, times, cached = _score_shards(
-            plan, target, reader, records, workers, models, progress, clock
+            plan, target, reader, records, crew, models, progress, clock
         )
         unchanged.check()
         # What is left aside is known when everything has been read.
         told |= inputs.left_out(reader)
-        if judge_limit is not None and workers > 1:
+        if judge_limit is not None and crew.apart:
             # The data-set pass may ask too; it has what the workers left over.
             spent = max((counts.get("calls", 0) for counts in usage.values()), default=0)
-            with clock.measure("stage", SET_UP):
+            with clock.measure("stage", Stage.SET_UP):
                 models = ModelStore(chosen, device=device, judge_limit=max(0, judge_limit - spent))
                 planned = prepare(plan, models)
         planned = [without(p, unusable[p.spec.name]) if p.spec.name in unusable else p for p in planned]
         before = models.usage()
-        card = _resolve(plan, planned, target, shards, info, time.monotonic() - started, progress, clock)
+        spent_so_far = time.monotonic() - started
+        # Other nodes see the folder of a run that is theirs, and no mirror.
+        spread = None if mirror else crew.spread
+        card = _resolve(plan, planned, target, shards, info, spent_so_far, progress, clock, spread)
+        if mirror:
+            if progress:
+                progress.stage("upload")
+            with clock.measure("stage", UPLOAD):
+                # The page draws pairs of numbers; wider features are joined again from the shards.
+                pairs = (p for p in (target / "features").glob("*.npy") if np.load(p, "r").shape[-1] <= 2)
+                own = ["input.jsonl"] if in_memory else []
+                mirror.push(*own, "issues.parquet", "scores", *(f"features/{path.name}" for path in pairs))
         usage = _added(usage, used_since(before, models.usage()))
         finished = {"state": "finished", "seconds": card["seconds"], "usage": usage}
         finished["times"] = _times(added(times, clock.take()), time.monotonic() - started)
         finished["cache"] = cached if plan.cache else None
         write_json(target / "run.json", info | finished)
         write_json(target / "scorecard.json", card)
-        run = Run(target)
+        if mirror:
+            mirror.push("run.json", "scorecard.json")
+        run = Run(target, mirror)
         if report:
             if progress:
                 progress.stage("report")
@@ -479,11 +642,13 @@ def write_report(run: Run) -> None:
     wall = told.pop("wall") + spent
     run.info["times"] = _times(added(told, {"stages": {"report": spent}}), wall)
     write_json(run.path / "run.json", run.info)
+    if run.mirror:
+        run.mirror.push("run.json")
 
 
 def _times(measured: Mapping[str, Mapping[str, float]], wall: float) -> dict[str, Any]:
     """As ``run.json`` has them, to the millisecond."""
-    waited = measured["stages"].get(WAIT_FOR_DECODE, 0.0)
+    waited = measured["stages"].get(Stage.WAIT_FOR_DECODE, 0.0)
     decode = {"busy": measured.get("decode", {}).get("busy", 0.0), "waited": waited}
     sections = {**measured, "decode": decode}.items()
     return {"wall": round(wall, 3)} | {
@@ -496,7 +661,7 @@ def _score_shards(
     target: Path,
     reader: Reader,
     records: Iterable[Record],
-    workers: int,
+    crew: Executor,
     models: ModelStore,
     progress: Progress | None,
     clock: Clock,
@@ -509,29 +674,49 @@ def _score_shards(
 ]:
     """Score every shard; returns their folders in order, each with its number of readable samples, what the
     judges were asked, the metrics whose model could not be loaded, where the time went, and what the cache did."""
-    from vlitqc.executors.local import run_shards
-
     found: list[tuple[Path, int]] = []
     usage: dict[str, dict[str, int]] = {}
     unusable: dict[str, str] = {}
     times: dict[str, dict[str, float]] = {}
     cached: dict[str, Any] = {"found": 0, "kept": 0, "fault": None}
     n = 0
-    shards = clock.measured("stage", READ, cut(records))
-    for shard, done in run_shards(
-        plan, target / "shards", shards, workers=workers, models=models, clock=clock
-    ):
-        found.append((folder(target / "shards", shard.index), done.n_samples))
-        usage = _added(usage, done.usage)
-        times = added(times, done.times)
-        for key in ("found", "kept"):
-            cached[key] += done.cache.get(key, 0)
-        cached["fault"] = cached["fault"] or done.cache.get("fault")
-        unusable |= done.unavailable
-        n += done.n_records
-        if progress:
-            progress.records(n, reader.share(shard.records[-1].origin))
+    shards = clock.measured("stage", Stage.READ, cut(records))
+    pool = ThreadPoolExecutor(PULLED_AT_ONCE, thread_name_prefix="pull")
+    pulls: list[Future[None]] = []
+    try:
+        for shard, done in crew.shards(plan, target / "shards", shards, models=models, clock=clock):
+            path = folder(target / "shards", shard.index)
+            found.append((path, done.n_samples))
+            if plan.mirror:
+                pulls.append(pool.submit(plan.mirror.pull, f"shards/{path.name}"))
+            usage = _added(usage, done.usage)
+            times = added(times, done.times)
+            for key in ("found", "kept"):
+                cached[key] += done.cache.get(key, 0)
+            cached["fault"] = cached["fault"] or done.cache.get("fault")
+            unusable |= done.unavailable
+            n += done.n_records
+            if progress:
+                progress.records(n, reader.share(shard.records[-1].origin))
+        if plan.mirror:
+            with clock.measure("stage", DOWNLOAD):
+                for pull, (path, _) in zip(pulls, found, strict=True):
+                    pull.result()
+                    if read_done(path) is None:
+                        raise RunError(
+                            f"{plan.mirror.url}/shards/{path.name} is gone; run the same command again"
+                        )
+    finally:
+        pool.shutdown(cancel_futures=True)
     return found, usage, unusable, times, cached
+
+
+def _elsewhere(target: Path) -> str | None:
+    """The machine on which the run that is there has not finished, where it is another than this."""
+    own = target / "run.json"
+    told = _read_json(own, own) if own.is_file() else {}
+    host = told.get("host")
+    return str(host) if told.get("state") == "running" and host not in (None, socket.gethostname()) else None
 
 
 def _added(
@@ -582,20 +767,21 @@ def _resolve(
     seconds: float,
     progress: Progress | None,
     clock: Clock,
+    spread: Spread | None,
 ) -> dict[str, Any]:
     """Everything after the last shard: summaries, columns, issues; returns the scorecard."""
     started = time.monotonic()
     shards = [path for path, _ in found]
     if not shards:
         raise InputError(f"{inputs.in_words(info['input']['paths'])} holds no records")
-    store = ShardFeatures(shards, [n for _, n in found], target / "features", seed=plan.seed)
+    store = ShardFeatures(shards, [n for _, n in found], target / "features", seed=plan.seed, spread=spread)
     sections = []
     columns: dict[str, pa.Array] = {}
     issues: list[pa.Table] = []
     for p in planned:
         if progress:
             progress.stage(p.spec.title)
-        with clock.measure("stage", f"{DATA_SET}{p.spec.name}"):
+        with clock.measure("stage", f"{Stage.DATA_SET}{p.spec.name}"):
             if p.spec.level == "sample":
                 summary = dataset.sample_summary(p, shards, seed=plan.seed)
             else:
@@ -630,7 +816,7 @@ def _resolve(
         "counts": {"records": len(states), **counts},
         "verdict": verdict(
             len(states),
-            shlex.quote(str(target)),
+            shlex.quote(plan.mirror.url if plan.mirror else str(target)),
             _suspect_rows(all_issues),
             _below_floor(target, sections),
             scorecard.failed(sections),
@@ -681,6 +867,7 @@ def _info(
     told: Mapping[str, Any],
     limit: int | None,
     command: str,
+    crew: Executor,
 ) -> dict[str, Any]:
     return {
         "command": command,
@@ -703,6 +890,7 @@ def _info(
             "allow_remote": plan.allow_remote,
             "limit": limit,
         },
+        "engine": dict(crew.told),
         "models": scorecard.model_section(models, planned),
         "files": _files(planned, models),
         "versions": {
@@ -719,25 +907,28 @@ def _argument(paths: Sequence[Path]) -> str:
     return repr(told[0] if len(told) == 1 else told)
 
 
-def _command(path: Path) -> str:
-    return str(_read_json(path / "run.json").get("command", "vlitqc score"))
+def _unfinished(place: object, told: Mapping[str, Any]) -> RunError:
+    command = told.get("command", "vlitqc score")
+    return RunError(f"the run in {place} did not finish; run its command again to go on: {command}")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, place: object) -> dict[str, Any]:
+    """What the file holds that is known as ``place``."""
     try:
-        loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}); score the data again") from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{place} cannot be read ({error}); score the data again") from error
+    return _parsed(content, place)
+
+
+def _parsed(content: bytes, place: object) -> dict[str, Any]:
+    try:
+        loaded: dict[str, Any] = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{place} cannot be read ({error}); score the data again") from error
     if not isinstance(loaded, dict):
-        raise RunError(f"{path} was not written by vlitqc; score the data again")
+        raise RunError(f"{place} was not written by vlitqc; score the data again")
     return loaded
-
-
-def _read_table(path: Path, columns: Sequence[str] | None = None, *, coded: Sequence[str] = ()) -> pa.Table:
-    try:
-        return read_table(path, columns or None, coded=coded)
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise RunError(f"{path} cannot be read ({error}); score the data again") from error
 
 
 def _take_rows(path: Path, rows: Sequence[int]) -> pa.Table:
@@ -746,17 +937,14 @@ def _take_rows(path: Path, rows: Sequence[int]) -> pa.Table:
     ascending = wanted[order]
     pieces: list[pa.Table] = []
     start = 0
-    try:
-        for part in sorted(path.glob("*.parquet")):
-            with pq.ParquetFile(part) as file:
-                if not pieces:
-                    pieces.append(file.schema_arrow.empty_table())
-                for group in range(file.num_row_groups):
-                    end = start + file.metadata.row_group(group).num_rows
-                    first, last = np.searchsorted(ascending, (start, end))
-                    if first < last:
-                        pieces.append(file.read_row_group(group).take(ascending[first:last] - start))
-                    start = end
-        return pa.concat_tables(pieces).take(np.argsort(order))
-    except (OSError, pa.ArrowException) as error:
-        raise RunError(f"{path} cannot be read ({error}); score the data again") from error
+    for part in sorted(path.glob("*.parquet")):
+        with pq.ParquetFile(part) as file:
+            if not pieces:
+                pieces.append(file.schema_arrow.empty_table())
+            for group in range(file.num_row_groups):
+                end = start + file.metadata.row_group(group).num_rows
+                first, last = np.searchsorted(ascending, (start, end))
+                if first < last:
+                    pieces.append(file.read_row_group(group).take(ascending[first:last] - start))
+                start = end
+    return pa.concat_tables(pieces).take(np.argsort(order))

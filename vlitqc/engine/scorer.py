@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -17,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from vlitqc.engine.ahead import Ahead
-from vlitqc.engine.clock import COMPARE, SET_UP, WAIT_FOR_DECODE, WAIT_FOR_WRITE, Clock
+from vlitqc.engine.clock import Clock
 from vlitqc.engine.inspection import long_texts
+from vlitqc.engine.mirror import MARKER
 from vlitqc.engine.plan import (
     Plan,
     Planned,
@@ -35,6 +35,7 @@ from vlitqc.engine.shards import (
     embedded,
     folder,
     in_utf8,
+    parse_done,
     read_done,
     shard_fingerprint,
     write_shard,
@@ -56,6 +57,7 @@ from vlitqc.types import (
     Sample,
     SampleMetric,
     Score,
+    Stage,
     Unreadable,
 )
 
@@ -123,11 +125,15 @@ class _Work:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """The next batch of a shard; without samples, the end of the shard, which an earlier run may have finished."""
+    """The next batch of a shard; without samples, the end of the shard, which an earlier run may have finished.
+
+    ``is_there``: what an earlier run finished is where the run is kept.
+    """
 
     work: _Work
     samples: Sequence[Sample] = ()
     taken: Done | None = None
+    is_there: bool = True
 
 
 @dataclass(slots=True, eq=False)
@@ -148,26 +154,30 @@ class ShardScorer:
     """Holds one process's metrics and models; ``run`` finishes shards and says what they hold.
 
     ``models`` are those of the process where it has some already, and ``clock`` is its clock. ``unusable`` are the
-    metrics whose model was there at first and then could not be had, with the reason.
+    metrics whose model was there at first and then could not be had, with the reason. The shards of a run at a URL
+    are taken over from there, and told when they are there.
     """
 
     def __init__(
         self, plan: Plan, shards: Path, models: ModelStore | None = None, clock: Clock | None = None
     ) -> None:
         self.plan = plan
-        self.shards = shards
+        self.mirror = plan.mirror
+        # That of the machine which asks need not be this one's.
+        self.shards = self.mirror.folder / shards.name if self.mirror else shards
         self.unusable: dict[str, str] = {}
         self.clock = clock or Clock()
-        with self.clock.measure("stage", SET_UP):
+        with self.clock.measure("stage", Stage.SET_UP):
             self.models = models or ModelStore(plan.profile, device=plan.device, judge_limit=plan.judge_limit)
             self.planned = prepare(plan, self.models)
             self.fingerprint = fingerprint(plan, self.planned)
-            self.cache = feature_cache(plan)
+            elsewhere = self.models.elsewhere
+            self.cache = feature_cache(plan, elsewhere.device if elsewhere else None)
             self.media = MediaLoader(
                 plan.image_root,
                 longest_side=image_side(plan.profile, self.planned),
                 allow_outside=plan.allow_outside,
-                remote=Remote(shards.with_name("remote"), allowed=True) if plan.allow_remote else None,
+                remote=Remote(self.shards.with_name("remote"), allowed=True) if plan.allow_remote else None,
                 threads=plan.decode_threads,
                 cache=self.cache,
                 viewers=viewers(self.planned),
@@ -183,15 +193,15 @@ class ShardScorer:
         """
         jobs = (job for shard in shards for job in self._jobs(shard, self.plan.batch_size))
         found = Ahead(self._batch, _decoded_bytes, _embedded_bytes).results(jobs)
-        writing: deque[tuple[Shard, Future[Done]]] = deque()
+        writing: tuple[Shard, Future[Done]] | None = None
         writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         try:
             for shard, write in self._finished(found):
-                while writing:
-                    yield self._written(writing)
-                writing.append((shard, writer.submit(write)))
-            while writing:
-                yield self._written(writing)
+                if writing is not None:
+                    yield self._written(*writing)
+                writing = shard, writer.submit(write)
+            if writing is not None:
+                yield self._written(*writing)
         finally:
             found.close()
             writer.shutdown(wait=True)
@@ -208,29 +218,51 @@ class ShardScorer:
         if journal is None:
             [(_, done)] = self.run([shard])
         else:
+            journal = self.shards / journal.name
+            self.shards.mkdir(parents=True, exist_ok=True)
             [(_, write)] = self._finished(self._one_by_one(shard, journal))
             done = self._told(write())
+            if self.mirror:
+                self.mirror.remove(f"{self.shards.name}/{journal.name}")
+                journal.unlink()
         return done
 
     def _one_by_one(self, shard: Shard, journal: Path) -> Iterator[tuple[_Job, Batch]]:
         for job in self._jobs(shard, 1):
             if job.samples:
                 journal.write_text(str(job.samples[0].origin.row))
+                self._push(journal)
             yield job, self._batch(job)
 
     def _jobs(self, shard: Shard, size: int) -> Iterator[_Job]:
         """The shard's batches, and its end."""
-        with self.clock.measure("stage", COMPARE):
+        with self.clock.measure("stage", Stage.COMPARE):
             mark = self._mark(shard)
-            done = read_done(folder(self.shards, shard.index))
+            done, is_there = self._found(folder(self.shards, shard.index))
         if done is not None and done.fingerprint == mark and not done.retry:
-            yield _Job(_Work(shard, mark, {}), taken=replace(done, usage={}))
+            yield _Job(_Work(shard, mark, {}), taken=replace(done, usage={}), is_there=is_there)
             return
         work = _Work(shard, mark, {p.spec.name: [] for p in self.planned if p.spec.level == "sample"})
         samples = [r for r in shard.records if isinstance(r, Sample)]
         for part in batches(samples, size, self.media.longest_side):
             yield _Job(work, part)
         yield _Job(work)
+
+    def _found(self, path: Path) -> tuple[Done | None, bool]:
+        """The marker of a shard, and whether it is where the run is kept. What is at a URL wins."""
+        if self.mirror is None:
+            return read_done(path), True
+        there = self.mirror.read(f"{path.parent.name}/{path.name}/{MARKER}")
+        return (read_done(path), False) if there is None else (parse_done(there), True)
+
+    def _keep(self, shard: Shard, done: Done, is_there: bool) -> Done:
+        if not is_there:
+            self._push(folder(self.shards, shard.index))
+        return done
+
+    def _push(self, path: Path) -> None:
+        if self.mirror:
+            self.mirror.push(f"{path.parent.name}/{path.name}")
 
     def _mark(self, shard: Shard) -> str:
         media = [m for r in shard.records if isinstance(r, Sample) for m in r.media]
@@ -247,12 +279,12 @@ class ShardScorer:
         before = self.models.usage()
         coming = iter(found)
         while True:
-            with self.clock.measure("stage", WAIT_FOR_DECODE):
+            with self.clock.measure("stage", Stage.WAIT_FOR_DECODE):
                 job, batch = next(coming, (None, None))
             if job is None or batch is None:
                 return
             if job.taken is not None:
-                yield job.work.shard, partial(replace, job.taken)
+                yield job.work.shard, partial(self._keep, job.work.shard, job.taken, job.is_there)
             elif job.samples:
                 self._score(job, batch)
             else:
@@ -272,7 +304,7 @@ class ShardScorer:
         with suppress(_Undecoded):
             found = self._scored(batch)
         if found is None or undecoded(batch.images):
-            with self.clock.measure("stage", WAIT_FOR_DECODE):
+            with self.clock.measure("stage", Stage.WAIT_FOR_DECODE):
                 batch = self._batch(job, at_once=True)
             found = self._scored(batch)
         work = job.work
@@ -329,13 +361,14 @@ class ShardScorer:
         specs = [planned.spec for planned in self.planned if planned.spec.level == "sample"]
         table = score_table(shard.records, specs, work.scores, failed)
         features = {name: _join(parts) for name, parts in work.features.items()}
-        write_shard(folder(self.shards, shard.index), done, table, issues, features)
+        path = folder(self.shards, shard.index)
+        write_shard(path, done, table, issues, features)
+        self._push(path)
         return done
 
-    def _written(self, writing: deque[tuple[Shard, Future[Done]]]) -> tuple[Shard, Done]:
-        """The first shard when it is on the disk."""
-        shard, future = writing.popleft()
-        with self.clock.measure("stage", WAIT_FOR_WRITE):
+    def _written(self, shard: Shard, future: Future[Done]) -> tuple[Shard, Done]:
+        """The shard when it is on the disk."""
+        with self.clock.measure("stage", Stage.WAIT_FOR_WRITE):
             done = future.result()
         return shard, self._told(done)
 

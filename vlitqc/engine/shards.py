@@ -110,8 +110,16 @@ def folder(shards: Path, index: int) -> Path:
 def read_done(path: Path) -> Done | None:
     """The marker of a shard's folder, or None where the shard is not finished."""
     try:
-        return Done(**json.loads((path / "done.json").read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+        return parse_done((path / "done.json").read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def parse_done(content: bytes) -> Done | None:
+    """The marker that a file holds, or None where it holds none."""
+    try:
+        return Done(**json.loads(content))
+    except (ValueError, TypeError, RecursionError):
         return None
 
 

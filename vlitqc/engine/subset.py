@@ -20,7 +20,7 @@ from vlitqc.engine.run import Run
 from vlitqc.engine.vectors import shards_of
 from vlitqc.errors import RunError, UsageError
 from vlitqc.models.store import ModelStore
-from vlitqc.types import DatasetScore, FloatArray, Judged
+from vlitqc.types import DatasetScore, FloatArray, Judged, Spread
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ def summaries(run: Run, kept: NDArray[np.bool_], *, limit: int | None = LIMIT) -
     """
     state = run.table(["state"])["state"]
     if len(kept) != len(state):
-        raise UsageError(f"the mask has {len(kept)} values for the {len(state)} records of {run.path}")
+        raise UsageError(f"the mask has {len(kept)} values for the {len(state)} records of {run.place}")
     can_read: NDArray[np.bool_] = pc.not_equal(state, "unreadable").to_numpy()
     mask = np.asarray(kept, np.bool_) & can_read
     n = int(mask.sum())
@@ -129,7 +129,7 @@ def _part(run: Run, n_records: int, kept: NDArray[np.bool_]) -> PartFeatures | s
     """The features of these readable records of a run, or the reason why they cannot be had."""
     found = shards_of(run.path, n_records, len(kept))
     if found is None:
-        return f"{run.path / 'shards'} is not that of the run any more; score the data again"
+        return f"{run.place}/shards is not that of the run any more; score the data again"
     parts = []
     at = 0
     for shard, done in found:
@@ -163,6 +163,11 @@ class PartFeatures:
     def seed(self) -> int:
         """The run's seed."""
         return self._seed
+
+    @property
+    def spread(self) -> Spread | None:
+        """None: a part lies in memory, for one machine."""
+        return None
 
     def vectors(self, name: str) -> tuple[FloatArray, NDArray[np.int64]]:
         """The rows of a vector feature that belong to kept samples, and the sample of each."""

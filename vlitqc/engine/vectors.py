@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vlitqc.engine.disk import writing
 from vlitqc.engine.features import ShardFeatures
+from vlitqc.engine.mirror import Mirror
 from vlitqc.engine.shards import Done, folder, read_done
 from vlitqc.errors import RunError
 from vlitqc.types import PICTURE_VECTORS, RESPONSE_VECTORS, FloatArray
@@ -24,8 +25,17 @@ BLOCK = 4_096
 def shards_of(run: Path, n_records: int, n_samples: int) -> list[tuple[Path, Done]] | None:
     """The folders of a run's shards with their markers, in order; None where they do not hold exactly its records.
 
-    ``n_records`` and, of these, the readable ``n_samples`` are what the run's table of scores has.
+    ``n_records`` and, of these, the readable ``n_samples`` are what the run's table of scores has. Those of a run at
+    a URL come from there when they are first wanted.
     """
+    found = _whole(run, n_records, n_samples)
+    if found is None and (mirror := Mirror.at(run)):
+        mirror.pull("shards")
+        found = _whole(run, n_records, n_samples)
+    return found
+
+
+def _whole(run: Path, n_records: int, n_samples: int) -> list[tuple[Path, Done]] | None:
     found: list[tuple[Path, Done]] = []
     records = samples = 0
     # A longer run that was there before may have left shards behind the last one.

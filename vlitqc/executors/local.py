@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -15,50 +15,69 @@ from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
-from vlitqc.engine.clock import WAIT_FOR_WORKERS, Clock
+from vlitqc.engine.clock import Clock
 from vlitqc.engine.disk import sweep
-from vlitqc.engine.plan import Plan, processors
+from vlitqc.engine.plan import Plan, Planned
 from vlitqc.engine.scorer import ShardScorer
 from vlitqc.engine.shards import Done, Shard
-from vlitqc.errors import RunError
+from vlitqc.executors.deadly import DeadlySearch
 from vlitqc.models.store import ModelStore
+from vlitqc.types import Stage, processors
 
-MAX_DEATHS = 6
-"""So many times a run replaces a worker that died over a single shard."""
+CURE = (
+    "with fewer --workers if it happens again "
+    '(a script of one\'s own calls score under if __name__ == "__main__":)'
+)
 
 _scorer: ShardScorer | None = None
 
 
-def run_shards(
-    plan: Plan, target: Path, shards: Iterable[Shard], *, workers: int, models: ModelStore, clock: Clock
-) -> Iterator[tuple[Shard, Done]]:
-    """Score every shard into ``target``; yields each with its marker, in order, as it finishes.
+class LocalExecutor:
+    """``workers`` processes that are started for a run; a single one is this process, with its models and clock."""
 
-    A single worker is this process, with its ``models`` and ``clock``; more are processes of their own.
-    """
-    if workers <= 1:
-        yield from ShardScorer(plan, target, models, clock).run(shards)
-        return
-    crew = _Crew(plan, target, workers)
-    pending: deque[tuple[Shard, Future[Done]]] = deque()
+    spread = None
 
-    def first() -> tuple[Shard, Done]:
-        with clock.measure("stage", WAIT_FOR_WORKERS):
-            return crew.first(pending)
+    def __init__(self, workers: int = 1) -> None:
+        self.workers = workers
+        self.apart = workers > 1
+        self.told = {"name": "local", "workers": workers}
 
-    try:
-        for shard in shards:
-            pending.append((shard, crew.submit(shard)))
-            if len(pending) >= 2 * workers:
+    def __enter__(self) -> LocalExecutor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is left to end: workers end with ``shards``."""
+
+    def fit(self, planned: Sequence[Planned], models: ModelStore) -> None:
+        """As ``Executor.fit``."""
+
+    def shards(
+        self, plan: Plan, target: Path, shards: Iterable[Shard], *, models: ModelStore, clock: Clock
+    ) -> Iterator[tuple[Shard, Done]]:
+        """As ``Executor.shards``."""
+        if not self.apart:
+            yield from ShardScorer(plan, target, models, clock).run(shards)
+            return
+        crew = _Crew(plan, target, self.workers)
+        pending: deque[tuple[Shard, Future[Done]]] = deque()
+
+        def first() -> tuple[Shard, Done]:
+            with clock.measure("stage", Stage.WAIT_FOR_WORKERS):
+                return crew.first(pending)
+
+        try:
+            for shard in shards:
+                pending.append((shard, crew.submit(shard)))
+                if len(pending) >= 2 * self.workers:
+                    yield first()
+            while pending:
                 yield first()
-        while pending:
-            yield first()
-    except BaseException:
-        crew.end()
-        raise
-    finally:
-        crew.close()
-        sweep(target)
+        except BaseException:
+            crew.end()
+            raise
+        finally:
+            crew.close()
+            sweep(target)
 
 
 class _Crew:
@@ -68,7 +87,6 @@ class _Crew:
         self._plan = plan
         self._target = target
         self._workers = workers
-        self._deaths = 0
         self._asked = 0
         self._others = frozenset(active_children())
         self._pool = self._start(workers)
@@ -113,21 +131,14 @@ class _Crew:
             return self._hand(shard).result()
         except BrokenProcessPool:
             pass
-        journal = self._target / f".{shard.index:05d}.{os.getpid()}"
-        deadly: set[int] = set()
+        search = DeadlySearch(shard, self._target, CURE)
         while True:
-            journal.unlink(missing_ok=True)
-            self._deaths += 1
-            if self._deaths > MAX_DEATHS:
-                raise self._lost(shard)
+            search.begin()
             self._renew(1)
             try:
-                return self._hand(shard, frozenset(deadly), journal).result()
+                return self._hand(shard, search.deadly, search.journal).result()
             except BrokenProcessPool:
-                row = journal.read_text() if journal.exists() else ""
-                if not row:
-                    raise self._lost(shard) from None
-                deadly.add(int(row))
+                search.died()
 
     def _hand(
         self, shard: Shard, deadly: frozenset[int] = frozenset(), journal: Path | None = None
@@ -136,14 +147,6 @@ class _Crew:
         # what is blocked; this process, which alone answers it, hears of it a moment later.
         with _interrupts_blocked():
             return self._pool.submit(_score, shard, deadly, journal)
-
-    def _lost(self, shard: Shard) -> RunError:
-        first, last = shard.records[0].origin, shard.records[-1].origin
-        return RunError(
-            f"worker processes die again and again, last over rows {first.row} to {last.row} of {first.file}, "
-            "perhaps for want of memory; the same command goes on, with fewer --workers if it happens again "
-            '(a script of one\'s own calls score under if __name__ == "__main__":)'
-        )
 
     def _renew(self, workers: int) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vlitqc.engine import disk
 from vlitqc.engine.inputs import gone_or_changed, home, is_other
+from vlitqc.engine.mirror import local
 from vlitqc.engine.run import Run
 from vlitqc.engine.subset import summaries
 from vlitqc.errors import RunError, UsageError
@@ -196,7 +197,7 @@ def _filtered(
     filtered = Filtered(table, verdicts, counts, {}, notes, effect=told_effect)
     if dry_run:
         return filtered
-    outputs = _outputs(run, Path(out) if out is not None else None)
+    outputs = _outputs(run, local(out) if out is not None else None)
     without_bytes = table.collect((pl.col("sha256") == "").alias("lost"))["lost"].to_numpy()
     lost = (fates == _UNREADABLE) & without_bytes
     not_copied = int(lost.sum())
@@ -208,7 +209,7 @@ def _filtered(
         "seed": seed,
         "must_keep": sorted(set(must_keep)),
         "run": {
-            "path": str(run.path.absolute()),
+            "path": run.address,
             "sha256": audit.run_sha256(run),
             "profile": {key: run.info["profile"][key] for key in ("name", "sha256")},
         },
@@ -236,6 +237,8 @@ def _outputs(run: Run, out: Path | None) -> dict[str, Path]:
     paths = [Path(path) for path in run.info["input"]["paths"]]
     suffix = run.reader.suffix
     beside, stem = home(paths)
+    if out is None and run.mirror and beside == run.path.absolute():
+        raise UsageError("the records came from memory and their run is at a URL; pass --out DIR")
     folder = out if out is not None else beside
     check_name(folder)
     endings = {name: f".{name}{suffix}" for name in (*FATES, CONTROL)}

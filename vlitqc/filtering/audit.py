@@ -224,7 +224,7 @@ def filter_of(audit: Path) -> dict[str, Any] | None:
     try:
         told: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
         ours = told["written"]["decisions"]["sha256"] == sha256_of(audit)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return told if ours else None
 
@@ -234,6 +234,8 @@ def remember(run: Run, audit: Path) -> None:
     told = [str(audit.absolute()), *map(str, remembered(run))]
     with suppress(RunError):
         write_json(run.path / POINTERS, {"filters": list(islice(dict.fromkeys(told), MAX_POINTERS))})
+        if run.mirror:
+            run.mirror.push(POINTERS)
 
 
 def remembered(run: Run) -> list[Path]:
@@ -241,7 +243,7 @@ def remembered(run: Run) -> list[Path]:
     try:
         told: Any = json.loads((run.path / POINTERS).read_text(encoding="utf-8"))
         return [Path(path) for path in told["filters"]]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
 
 

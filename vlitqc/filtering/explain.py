@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from vlitqc.engine.mirror import local
 from vlitqc.engine.run import Run
 from vlitqc.errors import RunError, UsageError
 from vlitqc.filtering import audit
@@ -140,7 +141,7 @@ def explain(run: Run, id_or_row: str, *, decisions: Path | None = None) -> Expla
     the run cannot be read.
     """
     with reading(run):
-        return _explained(run, id_or_row, decisions)
+        return _explained(run, id_or_row, local(decisions) if decisions else None)
 
 
 def _explained(run: Run, id_or_row: str, decisions: Path | None) -> Explanation:
@@ -153,7 +154,7 @@ def _explained(run: Run, id_or_row: str, decisions: Path | None) -> Explanation:
     if decisions is None:
         decisions = audit.latest(run)
     elif audit.metadata_of(decisions).get(audit.RUN_SHA256) != audit.run_sha256(run).encode():
-        raise RunError(f"{decisions} is no filter's decisions on the run {run.path}; filter the run again")
+        raise RunError(f"{decisions} is no filter's decisions on the run {run.place}; filter the run again")
     rows = found["row"].to_list()
     finished = audit.filter_of(decisions) if decisions else None
     decided = _decided(decisions, rows) if decisions and finished else {}
@@ -162,7 +163,7 @@ def _explained(run: Run, id_or_row: str, decisions: Path | None) -> Explanation:
     ranks = _percentiles(table, found, list(metrics))
     issues = _issues(run, rows)
     return Explanation(
-        run=str(run.path),
+        run=run.place,
         decisions=str(decisions) if finished else None,
         recipe={key: told["recipe"][key] for key in ("name", "title", "sha256")}
         if told.get("recipe")
@@ -203,13 +204,13 @@ def _wanted(table: ScoreTable, id_or_row: str, run: Run) -> pl.Expr:
     if asked is not None and int(asked[1]) < n:
         return pl.col("row") == int(asked[1])
     if asked is not None:
-        raise UsageError(f"{run.path} has no row {asked[1]}; its rows are 0 to {n - 1}")
+        raise UsageError(f"{run.place} has no row {asked[1]}; its rows are 0 to {n - 1}")
     if not id_or_row:
         raise UsageError("no record has an empty id; one without an id is named by its row, as in row:17")
     shown = id_or_row if len(id_or_row) <= LONGEST_ID else f"{id_or_row[:LONGEST_ID]}…"
     near = difflib.get_close_matches(shown, _some_ids(table), n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}?" if near else "name it by its row, as in row:17"
-    raise UsageError(f"no record of {run.path} has the id '{shown}'; {hint}")
+    raise UsageError(f"no record of {run.place} has the id '{shown}'; {hint}")
 
 
 def _some_ids(table: ScoreTable) -> list[str]:
@@ -220,7 +221,7 @@ def _some_ids(table: ScoreTable) -> list[str]:
 
 def _unfinished(run: Run, decisions: Path | None) -> str:
     if decisions is None:
-        return f"this run has not been filtered yet; try: vlitqc filter {shlex.quote(str(run.path))}"
+        return f"this run has not been filtered yet; try: vlitqc filter {shlex.quote(run.place)}"
     return (
         f"{decisions} is of a filter that did not finish, or has changed since: no {FILTER} beside it has its sha256; "
         "filter the run again"

@@ -29,7 +29,7 @@ def reading(run: Run) -> Iterator[None]:
         yield
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         why = next(iter(str(error).splitlines()), "")  # behind it polars tells its query
-        raise RunError(f"the run in {run.path} cannot be read ({why}); score the data again") from error
+        raise RunError(f"the run in {run.place} cannot be read ({why}); score the data again") from error
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class ScoreTable:
                 run.path / "issues.parquet", columns=["row", "kind", "severity"], glob=False
             )
         if "n_media" not in columns:
-            raise RunError(f"the run in {run.path} is of an earlier version; score the data again")
+            raise RunError(f"the run in {run.place} is of an earlier version; score the data again")
         for name in columns:
             if name == "*" or (name.startswith("^") and name.endswith("$")):
                 raise RunError(
-                    f"the column {name!r} of the run in {run.path} reads as a pattern of columns; rename it"
+                    f"the column {name!r} of the run in {run.place} reads as a pattern of columns; rename it"
                 )
         return cls(scores.with_columns(text_only=pl.col("n_media") == 0), issues)
 

@@ -55,7 +55,8 @@ class MediaLoader:
 
     With a ``cache`` a picture that was decoded before is read and hashed, and decoded only when somebody looks at
     its pixels, which those named by ``viewers`` are not expected to do a second time. Where most are looked at all
-    the same, such as by a judge, all are decoded at once again. ``undecoded`` tells where that failed so late.
+    the same, such as by a judge, all are decoded at once again. ``undecoded`` tells where that failed so late. No
+    picture of more than ``waiting`` bytes (by default what its pixels can take) waits.
 
     Decoding sets ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` to False for the process, since a picture filled up
     with grey must not pass for a whole one, and keeps Pillow's warnings about damaged metadata quiet.
@@ -73,6 +74,7 @@ class MediaLoader:
         threads: int = 4,
         cache: FeatureCache | None = None,
         viewers: str = "",
+        waiting: int | None = None,
     ) -> None:
         if longest_side < 1 or threads < 1:
             raise ValueError(f"longest_side and threads are at least 1; got {longest_side} and {threads}")
@@ -84,6 +86,8 @@ class MediaLoader:
         self.remote = remote
         self.threads = threads
         self.cache = cache
+        # Bytes that wait to be decoded take no more than pixels would.
+        self._waiting = 3 * longest_side**2 if waiting is None else waiting
         self._space = f"picture header {longest_side} {self.max_pixels} {viewers}"
         self._late = self._looked_at = 0
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
@@ -293,10 +297,10 @@ class MediaLoader:
 
     def _known(self, decoded: _Decoded, sha256: str, n_bytes: int) -> tuple[int, int, str, int] | None:
         """Width, height, format and frames of a picture that may be decoded late."""
-        # Bytes that wait to be decoded take no more than pixels would, and no more wait in vain than not.
-        if decoded.at_once or self.cache is None or n_bytes > 3 * self.longest_side**2:
+        if decoded.at_once or self.cache is None or n_bytes > self._waiting:
             return None
         header = self.cache.find(self._space, [sha256]).get(sha256)
+        # No more wait in vain than not.
         if not _is_header(header) or 2 * self._looked_at > max(2 * MOST_LOOKS, self._late):
             return None
         with self._lock:

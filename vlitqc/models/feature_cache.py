@@ -1,4 +1,4 @@
-"""What models said of texts and pictures, kept on disk so that no run computes it a second time."""
+"""What models said of texts and pictures, and small pictures, kept on disk so that no run makes them a second time."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _SPARE_ROUNDS = 4
 
 _SUM = 8
 _TAG = 4
-_VECTOR, _JSON = b"f32 ", b"json"
+_VECTOR, _JSON, _BYTES = b"f32 ", b"json", b"byte"
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([KMGT]?)(?:i?B)?\s*", re.IGNORECASE)
 
@@ -252,6 +252,8 @@ def _packed(value: Any) -> bytes | None:
     if isinstance(value, np.ndarray):
         whole = value.ndim == 1 and value.dtype == np.float32 and bool(np.isfinite(value).all())
         return _VECTOR + value.tobytes() if whole else None
+    if isinstance(value, bytes):
+        return _BYTES + value
     try:
         text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
         return _JSON + text.encode() if json.loads(text) == value else None
@@ -267,9 +269,11 @@ def _unpacked(key: bytes, row: Any) -> Any:
     """The value of a row. Raises ValueError for a row that is not as it was kept."""
     if not isinstance(row, bytes) or _summed(key, row[_SUM:]) != row[:_SUM]:
         raise ValueError("the sum is another")
-    if row[_SUM : _SUM + _TAG] == _VECTOR:
+    tag = row[_SUM : _SUM + _TAG]
+    if tag == _VECTOR:
         return np.frombuffer(row, np.float32, offset=_SUM + _TAG)
-    return json.loads(row[_SUM + _TAG :])
+    told = row[_SUM + _TAG :]
+    return told if tag == _BYTES else json.loads(told)
 
 
 def _read(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[tuple[bytes, Any]]:

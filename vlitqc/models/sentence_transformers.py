@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,17 @@ from vlitqc.types import FloatArray, ModelRef
 _SAFE: dict[str, Any] = {"weights_only": True}
 PRECISIONS = ("fp32", "bf16")
 POOLING = ("model", "cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+
+
+class Cutting(NamedTuple):
+    """What cutting texts takes of a loaded model: no weights, so that it may travel between processes.
+
+    ``before`` stands before every text; ``limit`` are the tokens that fit beside it and the tokenizer's marks.
+    """
+
+    tokenizer: Any
+    before: str
+    limit: int
 
 
 class SentenceEncoder:
@@ -62,6 +73,7 @@ class SentenceEncoder:
     """
 
     RUNTIME_OPTIONS = ("batch_size",)
+    FROM_WEIGHTS = ("cutting",)
 
     def __init__(
         self,
@@ -91,6 +103,7 @@ class SentenceEncoder:
         self._precision = precision
         self._lock = threading.RLock()
         self._model: Any = None
+        self._cutting: Cutting | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Weights do not travel between processes, and a lock cannot.
@@ -126,7 +139,7 @@ class SentenceEncoder:
             # encode() sorts by length, so that short texts are not padded to the longest of all.
             encoded = model.encode(
                 windows,
-                prompt=self._before(),
+                prompt=self.cutting().before,
                 batch_size=self._batch_size,
                 show_progress_bar=False,
                 normalize_embeddings=True,
@@ -220,7 +233,7 @@ class SentenceEncoder:
         return [len(ids) for ids in self._tokenize(texts)["input_ids"]] if texts else []
 
     def _tokenize(self, texts: Sequence[str], *, offsets: bool = False) -> Any:
-        tokenizer = self._load().tokenizer
+        tokenizer = self.cutting().tokenizer
         with self._lock:  # a tokenizer keeps its truncation setting between calls
             return tokenizer(
                 list(texts),
@@ -232,25 +245,31 @@ class SentenceEncoder:
                 verbose=False,
             )
 
-    def _before(self) -> str:
-        """The text that stands before every text."""
-        if self._prompt is not None:
-            return self._prompt
-        model = self._load()
-        return str(model.prompts.get(model.default_prompt_name) or "")
-
     def _limit(self) -> int:
-        """Tokens of text that fit beside the prompt and the marks that the tokenizer adds."""
+        return self.cutting().limit
+
+    def cutting(self) -> Cutting:
+        """What cutting texts takes. Raises ModelUnavailable where the prompt leaves no room for text."""
         model = self._load()
+        with self._lock:
+            if self._cutting is None:
+                self._cutting = self._read_cutting(model)
+            return self._cutting
+
+    def _read_cutting(self, model: Any) -> Cutting:
+        before = self._prompt
+        if before is None:
+            before = str(model.prompts.get(model.default_prompt_name) or "")
         longest = model.max_seq_length or model.tokenizer.model_max_length
         # One token more: where prompt and text meet, they may be cut in another way than each alone.
-        prompt = sum(self._count([self._before()])) + 1 if self._before() else 0
+        told = model.tokenizer(before, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        prompt = len(told) + 1 if before else 0
         limit = int(longest) - int(model.tokenizer.num_special_tokens_to_add()) - prompt
         if limit < 1:
             raise ModelUnavailable(
                 f"the prompt of {self._folder} fills the context of {longest} tokens; shorten the option prompt"
             )
-        return limit
+        return Cutting(model.tokenizer, before, limit)
 
     def _load(self) -> Any:
         with self._lock:

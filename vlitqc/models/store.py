@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vlitqc.errors import ModelUnavailable, UsageError
 from vlitqc.models import weights
@@ -29,15 +29,36 @@ class FileState:
     fault: str | None
 
 
+class Elsewhere(Protocol):
+    """Models that other processes hold for this one."""
+
+    @property
+    def device(self) -> str:
+        """Where they compute, as ``feature_cache.device_in_words`` says it there."""
+        ...
+
+    def stand_in(self, slot: str, backend: Any) -> Any:
+        """What to build in the place of ``backend``: itself for a model that this process holds."""
+        ...
+
+
 class ModelStore:
     """The models of one profile in one process.
 
     ``device`` and ``judge_limit`` are handed to the backends that take a ``device`` or a ``limit``: they are
-    of the run, not of the model.
+    of the run, not of the model. ``elsewhere`` are the models that other processes hold for this one.
     """
 
-    def __init__(self, profile: Profile, *, device: str = "auto", judge_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        *,
+        device: str = "auto",
+        judge_limit: int | None = None,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
         self.profile = profile
+        self.elsewhere = elsewhere
         self._of_run = {"device": device, "limit": judge_limit}
         self._built: dict[str, Any] = {}
         self._checked: dict[ModelFile, tuple[Path, str]] = {}
@@ -93,6 +114,8 @@ class ModelStore:
             backend = self._backend(entry)
             roles = {role: (entry.uses[role], model) for role, model in used.items()}
             check_roles(backend, roles, f"profile {self.profile.name}: models.{slot}.uses")
+            if self.elsewhere:
+                backend = self.elsewhere.stand_in(slot, backend)
             known = inspect.signature(backend).parameters
             of_run = {key: value for key, value in self._of_run.items() if key in known}
             options = {**used, **entry.options, **of_run}
@@ -111,6 +134,20 @@ class ModelStore:
             slot = open_slots.pop()
             if slot not in found:
                 found.add(slot)
+                open_slots += self._entry(slot).uses.values()
+        return found
+
+    def on_device(self, metric: MetricEntry) -> set[str]:
+        """Of the models that a metric asks, itself or through others, the slots of those that take a ``device``."""
+        found: set[str] = set()
+        open_slots = list(metric.models.values())
+        while open_slots:
+            slot = open_slots.pop()
+            backend = self._backend(self._entry(slot))
+            if isinstance(backend, type) and "device" in inspect.signature(backend).parameters:
+                # What it uses itself, it uses where it is.
+                found.add(slot)
+            else:
                 open_slots += self._entry(slot).uses.values()
         return found
 

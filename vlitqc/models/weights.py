@@ -15,7 +15,7 @@ from vlitqc.profiles import ModelFile
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 PULL = "vlitqc models pull"
-REMEMBERED = 32 * 2**20
+REMEMBERED = 2**20
 """Files larger than this are hashed once, until their size or time of change differs."""
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from vlitqc.analysis.bootstrap import REPLICATES
 from vlitqc.analysis.diversity import expected_clusters
-from vlitqc.types import DatasetScore, FloatArray
+from vlitqc.types import DatasetScore, FloatArray, Spread
 from vlitqc_metrics._algorithms.dbscan import NOISE, dbscan
-from vlitqc_metrics._algorithms.mapped import take
+from vlitqc_metrics._algorithms.file_rows import rows_of
 
 LARGEST = 20
 _CURVE = 8
@@ -56,16 +56,25 @@ UNLABELLED = -2
 
 
 def cluster(
-    rows: FloatArray, density: Density, *, seed: int, items: NDArray[np.int64] | None = None
+    rows: FloatArray,
+    density: Density,
+    *,
+    seed: int,
+    items: NDArray[np.int64] | None = None,
+    spread: Spread | None = None,
 ) -> Clustering:
-    """DBSCAN labels by cosine distance of the rows ``items`` (all by default), or of a random part of them."""
+    """DBSCAN labels by cosine distance of the rows ``items`` (all by default), or of a random part of them.
+
+    ``spread`` shares the work where there is much of it.
+    """
     n = len(rows) if items is None else len(items)
     if n <= density.max_items:
-        labels = dbscan(rows if items is None else take(rows, items), density.eps, density.min_samples)
+        mine = rows_of(rows, items, spread)
+        labels = dbscan(mine, density.eps, density.min_samples, spread=spread)
         return Clustering(labels, int(labels.max(initial=NOISE)) + 1, n)
     drawn = np.sort(np.random.default_rng(seed).choice(n, density.max_items, replace=False))
     chosen = drawn if items is None else items[drawn]
-    found = dbscan(take(rows, chosen), density.eps, density.min_samples)
+    found = dbscan(rows_of(rows, chosen, spread), density.eps, density.min_samples, spread=spread)
     labels = np.full(n, UNLABELLED, dtype=np.int64)
     labels[drawn] = found
     return Clustering(labels, int(found.max(initial=NOISE)) + 1, density.max_items)

@@ -11,10 +11,12 @@ import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numba import njit
 from numpy import bool_, int32, int64
 from numpy.typing import NDArray
 
+from vlitqc.types import Spread
+from vlitqc_metrics._algorithms.compiled import suited, suited_to_pairs
+from vlitqc_metrics._algorithms.file_rows import FileRows
 from vlitqc_metrics._algorithms.tiles import (
     BLOCK,
     Device,
@@ -23,6 +25,7 @@ from vlitqc_metrics._algorithms.tiles import (
     PairSource,
     PairTest,
     TiledRows,
+    takes_gpu,
     work_on,
 )
 from vlitqc_metrics._algorithms.union_find import find, flatten, union
@@ -33,11 +36,12 @@ NOISE = -1
 EDGE_BUDGET = 1 << 27
 """Bytes of neighbour pairs that may wait (8 each); beyond it the pairs are computed a second time instead."""
 
+_NO_KEYS = np.empty(0, dtype=np.int64)
 _LOW_WORD = (1 << 32) - 1
 
 
 def dbscan(
-    x: NDArray[np.float32],
+    x: NDArray[np.float32] | FileRows,
     eps: float,
     min_samples: int,
     *,
@@ -46,6 +50,7 @@ def dbscan(
     edge_budget: int = EDGE_BUDGET,
     threads: int | None = None,
     device: Device = "auto",
+    spread: Spread | None = None,
 ) -> NDArray[int64]:
     """Label the rows of ``x`` by density-based clusters.
 
@@ -71,6 +76,8 @@ def dbscan(
             depend on it.
         device: ``cpu``, ``cuda``, or ``auto``: a GPU for many rows with the cosine metric where there is one
             (``half_tiles``); labels do not depend on it.
+        spread: shares the tiles of ``FileRows`` among machines (``bands``) where no GPU is taken; labels do not
+            depend on it.
 
     Returns:
         int64[n]: cluster number, or −1 for noise. A cosine distance that equals ``eps`` up to the rounding of
@@ -89,6 +96,10 @@ def dbscan(
         raise ValueError(f"edge_budget must be at least 0 bytes, got {edge_budget}")
     rows = TiledRows(x, metric, block, threads)
     test = PairTest.COSINE_DISTANCE if metric == "cosine" else PairTest.EUCLIDEAN
+    if spread is not None and isinstance(x, FileRows) and not takes_gpu(rows, device):
+        from vlitqc_metrics._algorithms.bands import label_bands
+
+        return label_bands(rows, spread, test, eps, min_samples, edge_budget)
     return work_on(
         rows, device, lambda pairs: label_rows(pairs, len(rows), test, eps, min_samples, edge_budget)
     )
@@ -98,46 +109,76 @@ def label_rows(
     source: PairSource, n: int, test: PairTest, eps: float, min_samples: int, edge_budget: int = EDGE_BUDGET
 ) -> NDArray[int64]:
     """The labels of ``dbscan`` for n rows whose neighbours ``source`` finds."""
+    parent, degree, kept = first_pass(source, n, test, eps, min_samples, edge_budget)
+    pairs = source.neighbours(test, eps, parent) if kept is None else kept
+    return label(parent, degree >= min_samples, pairs, edge_budget)
+
+
+def first_pass(
+    source: PairSource, n: int, test: PairTest, eps: float, min_samples: int, edge_budget: int
+) -> tuple[NDArray[int64], NDArray[int64], list[Pairs] | None]:
+    """Join what is seen to be core.
+
+    Returns the parents of the disjoint sets; the neighbours of each row, itself included, of which those of a core
+    row may be too few, but never under ``min_samples``; and the pairs that wait, None where they are too many.
+    """
     parent = np.arange(n, dtype=np.int64)
     degree = np.ones(n, dtype=np.int64)  # a row is its own neighbour
     kept: list[Pairs] = []
     kept_bytes, within_budget = 0, True
+    count_ends = suited_to_pairs(_count_ends, n)
+    join_or_wait = suited_to_pairs(_join_or_wait, n)
     for left, right in source.neighbours(test, eps, parent):
-        _count_ends(degree, left, right)
-        waiting = _join_or_wait(parent, degree, min_samples, left, right)
+        count_ends(degree, left, right)
+        waiting = join_or_wait(parent, degree, min_samples, left, right)
         if not (waiting and within_budget):
             continue
         kept.append((left[:waiting].copy(), right[:waiting].copy()))
         kept_bytes += 8 * waiting
         if kept_bytes > edge_budget:
-            kept = [_still_waiting(parent, degree, min_samples, kept)]
+            kept = [still_waiting(parent, degree, min_samples, kept)]
             kept_bytes = 8 * len(kept[0][0])
             # Half the budget free again, or none: going through the pairs stays cheap beside finding them.
             within_budget = 2 * kept_bytes <= edge_budget
             if not within_budget:
                 kept.clear()
-    pairs = kept if within_budget else source.neighbours(test, eps, parent)
-    return _label(parent, degree >= min_samples, pairs, edge_budget)
+    return parent, degree, kept if within_budget else None
 
 
-def _still_waiting(
+def still_waiting(
     parent: NDArray[int64], degree: NDArray[int64], min_samples: int, kept: Sequence[Pairs]
 ) -> Pairs:
     """Join those of the waiting pairs whose ends have become core, and return the others."""
     left, right = (np.concatenate(ends) for ends in zip(*kept, strict=True))
-    waiting = _join_or_wait(parent, degree, min_samples, left, right)
+    waiting = suited(_join_or_wait, len(left))(parent, degree, min_samples, left, right)
     return left[:waiting].copy(), right[:waiting].copy()
 
 
-def _label(
+def label(
     parent: NDArray[int64], core: NDArray[bool_], pairs: Iterable[Pairs], edge_budget: int
 ) -> NDArray[int64]:
     """Join the core rows over ``pairs``, then give each border row to its first cluster."""
-    n = core.shape[0]
+    keys = join_cores(parent, core, pairs, edge_budget)
+    suited(flatten, len(parent))(parent)
+    labels = np.full(core.shape[0], NOISE, dtype=np.int64)
+    first_cores, numbers = np.unique(parent[core], return_inverse=True)
+    labels[core] = numbers
+    # Sorted by border row, then first core row of the cluster: a row's first entry is its smallest label.
+    owners, first = np.unique(keys >> 32, return_index=True)
+    labels[owners] = np.searchsorted(first_cores, keys[first] & _LOW_WORD)
+    return labels
+
+
+def join_cores(
+    parent: NDArray[int64], core: NDArray[bool_], pairs: Iterable[Pairs], edge_budget: int
+) -> NDArray[int64]:
+    """Join the core rows over ``pairs``; return each border row with each of its clusters, border row << 32 | root,
+    ascending."""
     border: list[NDArray[int64]] = []
     border_bytes, border_limit = 0, edge_budget
+    join = suited_to_pairs(_join_cores, len(core))
     for left, right in pairs:
-        found = _join_cores(parent, core, left, right)
+        found = join(parent, core, left, right)
         if found.size:
             border.append(found)
             border_bytes += found.nbytes
@@ -146,26 +187,15 @@ def _label(
             border_bytes = border[0].nbytes
             # Doubling keeps the cost of thinning out proportional to what is left.
             border_limit = max(edge_budget, 2 * border_bytes)
-    flatten(parent)
-
-    labels = np.full(n, NOISE, dtype=np.int64)
-    first_cores, numbers = np.unique(parent[core], return_inverse=True)
-    labels[core] = numbers
-    if border:
-        keys = _one_per_cluster(parent, np.concatenate(border))
-        # Sorted by border row, then first core row of the cluster: a row's first entry is its smallest label.
-        owners, first = np.unique(keys >> 32, return_index=True)
-        labels[owners] = np.searchsorted(first_cores, keys[first] & _LOW_WORD)
-    return labels
+    return _one_per_cluster(parent, np.concatenate([_NO_KEYS, *border]))
 
 
 def _one_per_cluster(parent: NDArray[int64], keys: NDArray[int64]) -> NDArray[int64]:
     """Replace the core row in each border row << 32 | core row by its root so far; sort, drop repetitions."""
-    _to_roots(parent, keys)
+    suited(_to_roots, len(keys))(parent, keys)
     return np.unique(keys)
 
 
-@njit(cache=True)
 def _count_ends(degree: NDArray[int64], left: NDArray[int32], right: NDArray[int32]) -> None:
     """Add one to the degree of both rows of every pair."""
     for k in range(left.shape[0]):
@@ -173,7 +203,6 @@ def _count_ends(degree: NDArray[int64], left: NDArray[int32], right: NDArray[int
         degree[right[k]] += 1
 
 
-@njit(cache=True)
 def _join_or_wait(
     parent: NDArray[int64],
     degree: NDArray[int64],
@@ -187,7 +216,8 @@ def _join_or_wait(
         i = left[k]
         j = right[k]
         if degree[i] >= min_samples and degree[j] >= min_samples:
-            union(parent, i, j)
+            if parent[i] != parent[j]:
+                union(parent, i, j)
         else:
             left[waiting] = i
             right[waiting] = j
@@ -195,7 +225,6 @@ def _join_or_wait(
     return waiting
 
 
-@njit(cache=True)
 def _join_cores(
     parent: NDArray[int64], core: NDArray[bool_], left: NDArray[int32], right: NDArray[int32]
 ) -> NDArray[int64]:
@@ -220,7 +249,6 @@ def _join_cores(
     return border
 
 
-@njit(cache=True)
 def _to_roots(parent: NDArray[int64], keys: NDArray[int64]) -> None:
     """Replace the low word of every key by its root, in place."""
     for k in range(keys.shape[0]):

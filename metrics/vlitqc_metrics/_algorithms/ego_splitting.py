@@ -12,10 +12,10 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
-from numba import njit
 from numpy import int64
 from numpy.typing import NDArray
 
+from vlitqc_metrics._algorithms.compiled import suited
 from vlitqc_metrics._algorithms.union_find import flatten, union
 
 GlobalStep = Literal["components", "louvain"]
@@ -60,13 +60,13 @@ def persona_graph(edges: NDArray[int64], n_nodes: int) -> PersonaGraph:
     if not len(simple):
         return PersonaGraph(np.empty(0, dtype=np.int64), np.empty((0, 2), dtype=np.int64))
     start, neighbour, edge = _adjacency(simple, n_nodes)
-    order, rank = _degeneracy_order(start, neighbour)
+    order, rank = _in_order(start, neighbour)
     later_start, later, _ = _later(start, neighbour, edge, order, rank, len(simple))
     # End 2k of edge k is its side at the earlier node of the order, end 2k + 1 that at the later one. Ends at one
     # node that share a persona are joined.
     parent = np.arange(2 * len(later), dtype=_index(2 * len(later)))
-    _join_corners(later_start, later, parent)
-    flatten(parent)
+    suited(_join_corners, _merging_steps(later_start, later))(later_start, later, parent)
+    suited(flatten, len(parent))(parent)
     earlier = np.repeat(np.arange(n_nodes), np.diff(later_start))
     owner = np.stack([earlier, later], axis=1).reshape(-1)
     # Of one node's ends the first leads to the first neighbour: so personas are numbered by node and neighbour, both
@@ -157,9 +157,10 @@ def co_occurrence_edges(token_ids: Sequence[NDArray[np.integer[Any]]]) -> NDArra
     places = np.argsort(words, kind="stable")
     ends = np.repeat(bounds[1:], np.diff(bounds))
     first = np.concatenate([[0], np.cumsum(np.bincount(words))])
-    count = _count_pairs(words, places, ends, first)
+    steps = len(words) + int((ends - 1 - np.arange(len(ends))).sum())
+    count = suited(_count_pairs, steps)(words, places, ends, first)
     edges = np.empty((int(count.sum()), 2), dtype=np.int64)
-    _fill_pairs(words, places, ends, first, edges)
+    suited(_fill_pairs, steps)(words, places, ends, first, edges)
     named: NDArray[int64] = vocabulary[edges]
     return named
 
@@ -196,8 +197,19 @@ def _adjacency(simple: NDArray[int64], n_nodes: int) -> tuple[NDArray[int64], In
     np.cumsum(np.bincount(simple.reshape(-1), minlength=n_nodes), out=start[1:])
     neighbour = np.empty(2 * len(simple), dtype=np.int32)
     edge = np.empty(2 * len(simple), dtype=_index(len(simple)))
-    _fill_adjacency(simple, start[:-1].copy(), neighbour, edge)
+    suited(_fill_adjacency, len(neighbour))(simple, start[:-1].copy(), neighbour, edge)
     return start, neighbour, edge
+
+
+def _in_order(start: NDArray[int64], neighbour: Index) -> tuple[Index, Index]:
+    """``_degeneracy_order``, whose steps are longer than others'."""
+    return suited(_degeneracy_order, 4 * (len(start) + len(neighbour)))(start, neighbour)
+
+
+def _merging_steps(start: NDArray[int64], later: Index) -> int:
+    """How many neighbours there are, at most, to go through at both ends of all edges."""
+    after = np.diff(start)
+    return len(start) + int((after * after).sum() + after[later].sum())
 
 
 def _later(
@@ -209,10 +221,11 @@ def _later(
     ``later[start[k]:start[k + 1]]``; ``place[e]`` is where edge ``e`` stands in ``later``.
     """
     later_start = np.zeros(len(order) + 1, dtype=np.int64)
-    np.cumsum(_count_later(start, neighbour, order, rank), out=later_start[1:])
+    steps = len(order) + len(neighbour)
+    np.cumsum(suited(_count_later, steps)(start, neighbour, order, rank), out=later_start[1:])
     later = np.empty(n_edges, dtype=np.int32)
     place = np.empty(n_edges, dtype=edge.dtype)
-    _fill_later(start, neighbour, edge, order, rank, later_start[:-1].copy(), later, place)
+    suited(_fill_later, steps)(start, neighbour, edge, order, rank, later_start[:-1].copy(), later, place)
     return later_start, later, place
 
 
@@ -226,16 +239,18 @@ def _edge_communities(simple: NDArray[int64], n_nodes: int) -> tuple[NDArray[int
     if not len(simple):
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     start, neighbour, edge = _adjacency(simple, n_nodes)
-    order, rank = _degeneracy_order(start, neighbour)
+    order, rank = _in_order(start, neighbour)
     later_start, later, place = _later(start, neighbour, edge, order, rank, len(simple))
     parent = np.arange(len(later), dtype=_index(len(later)))
-    _join_sides(later_start, later, parent)
-    flatten(parent)
+    suited(_join_sides, _merging_steps(later_start, later))(later_start, later, parent)
+    suited(flatten, len(parent))(parent)
     is_root = parent == np.arange(len(parent))
     community = (np.cumsum(is_root) - 1).astype(edge.dtype)[parent][place]
-    stop = np.cumsum(_count_members(start, edge, community, int(is_root.sum())))
+    steps = len(start) + len(edge)
+    stop = np.cumsum(suited(_count_members, steps)(start, edge, community, int(is_root.sum())))
     members = np.empty(int(stop[-1]), dtype=np.int64)
-    _fill_members(start, edge, community, np.concatenate([[0], stop[:-1]]), members)
+    begin = np.concatenate([[0], stop[:-1]])
+    suited(_fill_members, steps)(start, edge, community, begin, members)
     return members, stop[:-1]
 
 
@@ -252,7 +267,6 @@ def _louvain(graph: PersonaGraph, seed: int) -> NDArray[int64]:
     return community
 
 
-@njit(cache=True)
 def _fill_adjacency(simple: NDArray[int64], filled: NDArray[int64], neighbour: Index, edge: Index) -> None:
     """Write each edge at both of its nodes; the edges are sorted, so that neighbours come in ascending order."""
     for k in range(simple.shape[0]):
@@ -263,7 +277,6 @@ def _fill_adjacency(simple: NDArray[int64], filled: NDArray[int64], neighbour: I
             filled[v] += 1
 
 
-@njit(cache=True)
 def _degeneracy_order(start: NDArray[int64], neighbour: Index) -> tuple[Index, Index]:
     """Order the nodes by taking one of smallest remaining degree at a time (Matula & Beck 1983), in O(n + m).
 
@@ -304,7 +317,6 @@ def _degeneracy_order(start: NDArray[int64], neighbour: Index) -> tuple[Index, I
     return order, place
 
 
-@njit(cache=True)
 def _count_later(start: NDArray[int64], neighbour: Index, order: Index, rank: Index) -> NDArray[int64]:
     """How many neighbours of the k-th node of the order come after it."""
     count = np.zeros(order.shape[0], dtype=np.int64)
@@ -316,7 +328,6 @@ def _count_later(start: NDArray[int64], neighbour: Index, order: Index, rank: In
     return count
 
 
-@njit(cache=True)
 def _fill_later(
     start: NDArray[int64],
     neighbour: Index,
@@ -338,7 +349,6 @@ def _fill_later(
                 filled[before] += 1
 
 
-@njit(cache=True)
 def _join_sides(start: NDArray[int64], later: Index, parent: Index) -> None:
     """For every triangle u < v < w join its three sides."""
     for u in range(start.shape[0] - 1):
@@ -363,7 +373,6 @@ def _join_sides(start: NDArray[int64], later: Index, parent: Index) -> None:
                     v_w += 1
 
 
-@njit(cache=True)
 def _join_corners(start: NDArray[int64], later: Index, parent: Index) -> None:
     """For every triangle u < v < w join, at each corner, the ends of the two sides that meet there."""
     for u in range(start.shape[0] - 1):
@@ -388,7 +397,6 @@ def _join_corners(start: NDArray[int64], later: Index, parent: Index) -> None:
                     v_w += 1
 
 
-@njit(cache=True)
 def _count_members(start: NDArray[int64], edge: Index, community: Index, n: int) -> NDArray[int64]:
     """How many nodes the edges of each community touch."""
     count = np.zeros(n, dtype=np.int64)
@@ -402,7 +410,6 @@ def _count_members(start: NDArray[int64], edge: Index, community: Index, n: int)
     return count
 
 
-@njit(cache=True)
 def _fill_members(
     start: NDArray[int64], edge: Index, community: Index, filled: NDArray[int64], members: NDArray[int64]
 ) -> None:
@@ -417,7 +424,6 @@ def _fill_members(
                 filled[c] += 1
 
 
-@njit(cache=True)
 def _count_pairs(
     words: NDArray[int64], places: NDArray[int64], ends: NDArray[int64], first: NDArray[int64]
 ) -> NDArray[int64]:
@@ -438,7 +444,6 @@ def _count_pairs(
     return count
 
 
-@njit(cache=True)
 def _fill_pairs(
     words: NDArray[int64],
     places: NDArray[int64],

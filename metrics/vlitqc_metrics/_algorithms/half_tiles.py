@@ -29,6 +29,7 @@ from numpy import int64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vlitqc_metrics._algorithms.compiled import suited
 from vlitqc_metrics._algorithms.tiles import Pairs, PairTest, Rule, TiledRows
 from vlitqc_metrics._algorithms.union_find import flatten
 
@@ -98,7 +99,7 @@ class HalfTiles:
 
     def _roots(self, joined: NDArray[int64]) -> Tensor:
         roots = joined.copy()
-        flatten(roots)
+        suited(flatten, len(roots))(roots)
         return torch.from_numpy(roots).to(self.half.device, torch.int32)
 
     def _multiply(self, row_start: int, col_start: int, rule: Rule, roots: Tensor | None) -> _Tile:

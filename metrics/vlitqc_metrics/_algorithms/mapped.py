@@ -31,6 +31,19 @@ def take(x: FloatArray, items: NDArray[np.int64]) -> FloatArray:
     return rows
 
 
+def means_of(x: FloatArray, first: NDArray[np.int64], counts: NDArray[np.int64]) -> FloatArray:
+    """The mean of each ``counts[k]`` rows of ``x`` from ``first[k]`` on, in memory; zeros where there are none."""
+    ends = np.cumsum(counts)
+    places = np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - (ends - counts), counts)
+    sums = take(x, places)
+    having = counts > 0
+    if len(sums) > np.count_nonzero(having):
+        sums = np.add.reduceat(sums, (ends - counts)[having], axis=0)
+    means = np.zeros((len(first), x.shape[1]), np.float32)
+    means[having] = sums / counts[having, None].astype(np.float32)
+    return means
+
+
 class SampleMeans:
     """The mean of each sample's rows, computed when it is asked for.
 
@@ -41,7 +54,7 @@ class SampleMeans:
     """
 
     def __init__(self, rows: FloatArray, sample_of: NDArray[np.int64], n: int) -> None:
-        self._rows = rows
+        self.rows = rows
         self._starts = np.searchsorted(sample_of, np.arange(n + 1))
 
     @property
@@ -51,13 +64,8 @@ class SampleMeans:
 
     def __call__(self, samples: NDArray[np.int64]) -> FloatArray:
         """``float32[len(samples), d]``; zeros for a sample without a row."""
-        first, counts = self._starts[samples], self._starts[samples + 1] - self._starts[samples]
-        ends = np.cumsum(counts)
-        places = np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - (ends - counts), counts)
-        sums = take(self._rows, places)
-        having = counts > 0
-        if len(sums) > np.count_nonzero(having):
-            sums = np.add.reduceat(sums, (ends - counts)[having], axis=0)
-        means = np.zeros((len(samples), self._rows.shape[1]), np.float32)
-        means[having] = sums / counts[having, None].astype(np.float32)
-        return means
+        return means_of(self.rows, *self.places(samples))
+
+    def places(self, samples: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The first of each sample's ``rows``, and how many it has."""
+        return self._starts[samples], self._starts[samples + 1] - self._starts[samples]

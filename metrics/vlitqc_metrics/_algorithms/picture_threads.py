@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from vlitqc.types import Rgb
+from vlitqc.types import Rgb, processors
 
-_PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-THREADS = min(8, _PROCESSORS)
+THREADS = min(8, processors())
 """Their arrays are small: more threads would wait for the interpreter rather than compute."""
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import IntEnum
 from importlib.util import find_spec
@@ -31,10 +31,13 @@ from queue import SimpleQueue
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-from numba import njit
 from numpy import bool_, float32, float64, int32, int64
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
+
+from vlitqc_metrics._algorithms.compiled import NUMPY_STEPS, suited, suited_to_pairs
+from vlitqc_metrics._algorithms.file_rows import FileRows
+from vlitqc_metrics._algorithms.union_find import flatten
 
 T = TypeVar("T")
 
@@ -117,7 +120,7 @@ class TiledRows:
     """
 
     def __init__(
-        self, x: NDArray[float32], metric: Metric, block: int = BLOCK, threads: int | None = None
+        self, x: NDArray[float32] | FileRows, metric: Metric, block: int = BLOCK, threads: int | None = None
     ) -> None:
         if metric not in ("cosine", "euclidean"):
             raise ValueError(f"metric must be 'cosine' or 'euclidean', got {metric!r}")
@@ -187,7 +190,8 @@ class TiledRows:
         """Prepare the block of rows that begins at ``start``."""
         stop = start + self.block
         raw = np.array(self.x[start:stop], order="C")  # a copy: never a memory map, which numba rejects
-        prepared = _prepare(raw, self.centre, self.factor[start:stop])
+        prepare = suited(_prepare, raw.size // NUMPY_STEPS, _prepare_few)
+        prepared = prepare(raw, self.centre, self.factor[start:stop])
         squared_norm = (
             np.ones(len(raw))
             if self.metric == "cosine"
@@ -213,10 +217,12 @@ class TiledRows:
         """Yield, tile by tile and always in the same order, the pairs i < j that pass ``test``.
 
         ``joined`` are the parents of disjoint sets over the rows, which the caller may go on joining: a pair
-        that is seen to lie in one of them is left out. The arrays are the caller's to keep or to change.
+        that is seen to lie in one of them is left out, and tiles of nothing else are not multiplied. The arrays
+        are the caller's to keep or to change.
         """
         rule = self.rule(test, threshold)
         parent = np.arange(len(self)) if joined is None else joined
+        find_neighbours = suited_to_pairs(_neighbours, len(self))
         controller = ThreadpoolController().select(user_api="blas") if len(self) > self.block else None
         threads = self.threads or (_blas_threads(controller) if controller else 1)
         desks: SimpleQueue[_Desk] = SimpleQueue()
@@ -236,43 +242,59 @@ class TiledRows:
                 shape = (len(rows.raw), len(cols.raw))
                 products = desk.products[: shape[0] * shape[1]].reshape(shape)
                 np.matmul(rows.prepared, cols.prepared.T, out=products)
-                count = _neighbours(
+                count, undecided = find_neighbours(
                     products, rows, cols, rule, _low(rows, rule, True), _low(cols, rule, False), parent, desk
                 )
-                left, right = desk.pairs[:, :count].copy()
+                found = desk.pairs[:, :count].copy()
+                if undecided:
+                    doubtful = desk.pairs[:, -undecided:]
+                    passing = doubtful[:, self.decide(rule, *doubtful)]
+                    found = np.ascontiguousarray(np.concatenate([found, passing], axis=1))
             finally:
                 desks.put(desk)
-            return left, right
+            return found[0], found[1]
 
         if controller is None or threads == 1:
-            for rows, col_start in self._tiles():
+            for rows, col_start in self._tiles(parent):
                 yield compute(rows, col_start)
             return
         # One thread a tile scales better than all threads on one tile, and other threads read meanwhile.
         under_way: deque[Future[Pairs]] = deque()
         with controller.limit(limits=1), ThreadPoolExecutor(threads) as pool:
-            for rows, col_start in self._tiles():
+            for rows, col_start in self._tiles(parent):
                 under_way.append(pool.submit(compute, rows, col_start))
                 if len(under_way) > 2 * threads:
                     yield under_way.popleft().result()
             while under_way:
                 yield under_way.popleft().result()
 
-    def _tiles(self) -> Iterator[tuple[Block, int]]:
-        """The row block and the first column of each tile on or above the diagonal."""
+    def _tiles(self, parent: NDArray[int64]) -> Iterator[tuple[Block, int]]:
+        """The row block and the first column of each tile on or above the diagonal, but for those of one set.
+
+        ``parent`` is flattened before each row of tiles: that its rows lie in one set can then be seen.
+        """
+        flat = suited(flatten, len(self) * (1 + len(self) // self.block))
         for row_start in range(0, len(self), self.block):
-            rows = self.read(row_start)
-            for col_start in range(row_start, len(self), self.block):
+            flat(parent)
+            elsewhere = parent != parent[row_start]
+            col_starts: Iterable[int] = range(row_start, len(self), self.block)
+            if not elsewhere[row_start : row_start + self.block].any():
+                col_starts = np.unique(np.flatnonzero(elsewhere[row_start:]) // self.block).tolist()
+                col_starts = [row_start + place * self.block for place in col_starts]
+            rows = None
+            for col_start in col_starts:
+                rows = rows or self.read(row_start)
                 yield rows, col_start
 
     def decide(self, rule: Rule, left: NDArray[int64], right: NDArray[int64]) -> NDArray[bool_]:
         """Whether each pair ``left[k]``, ``right[k]`` passes, in float64 from the original rows."""
         passes = np.empty(len(left), dtype=np.bool_)
+        decide = suited(_decide, len(left) * self.x.shape[1] // NUMPY_STEPS, _decide_few)
         for start in range(0, len(left), self.block):
             i, j = left[start : start + self.block], right[start : start + self.block]
-            passes[start : start + len(i)] = _decide(
-                np.array(self.x[i], order="C"),
-                np.array(self.x[j], order="C"),
+            passes[start : start + len(i)] = decide(
+                np.ascontiguousarray(self.x[i]),
+                np.ascontiguousarray(self.x[j]),
                 self.length[i],
                 self.length[j],
                 rule,
@@ -334,6 +356,17 @@ def work_on(rows: TiledRows, device: Device, work: Callable[[PairSource], T]) ->
     return work(rows)
 
 
+def takes_gpu(rows: TiledRows, device: Device) -> bool:
+    """Whether ``on_device`` means to take a GPU for ``rows``."""
+    if device != "auto" or not _worth_a_gpu(rows):
+        return device == "cuda"
+    try:
+        from vlitqc_metrics._algorithms.half_tiles import fits
+    except ImportError:
+        return False
+    return fits(rows)
+
+
 def _worth_a_gpu(rows: TiledRows) -> bool:
     """Whether to look for one: many rows, and signs of a driver and of torch."""
     return (
@@ -363,7 +396,6 @@ def _low(block: Block, rule: Rule, with_limit: bool) -> NDArray[float32]:
     return np.maximum(low, -(2.0**126)).astype(np.float32)
 
 
-@njit(cache=True, nogil=True)
 def _prepare(raw: NDArray[float32], centre: NDArray[float64], factor: NDArray[float64]) -> NDArray[float32]:
     """(x − centre)·factor, computed in float64."""
     prepared = np.empty(raw.shape, dtype=np.float32)
@@ -373,29 +405,13 @@ def _prepare(raw: NDArray[float32], centre: NDArray[float64], factor: NDArray[fl
     return prepared
 
 
-@njit(cache=True, nogil=True)
-def _passes(x: NDArray[float32], y: NDArray[float32], x_length: float, y_length: float, rule: Rule) -> bool:
-    """Decide one pair in float64."""
-    total = 0.0
-    if rule.test == _EUCLIDEAN:
-        for k in range(x.shape[0]):
-            step = float64(x[k]) - float64(y[k])
-            total += step * step
-        return total <= rule.threshold * rule.threshold
-    if rule.test == _COSINE_DISTANCE:
-        for k in range(x.shape[0]):
-            total += (float64(x[k]) / x_length) * (float64(y[k]) / y_length)
-        return min(1.0 - total, 2.0) <= rule.threshold  # opposite rows may round past 2
-    x_square = 0.0
-    y_square = 0.0
-    for k in range(x.shape[0]):
-        total += float64(x[k]) * float64(y[k])
-        x_square += float64(x[k]) * float64(x[k])
-        y_square += float64(y[k]) * float64(y[k])
-    return max(total / math.sqrt(x_square * y_square), -1.0) >= rule.threshold
+def _prepare_few(
+    raw: NDArray[float32], centre: NDArray[float64], factor: NDArray[float64]
+) -> NDArray[float32]:
+    """``_prepare`` with two more matrices in memory."""
+    return ((raw - centre) * factor[:, None]).astype(np.float32)
 
 
-@njit(cache=True, nogil=True)
 def _decide(
     x: NDArray[float32],
     y: NDArray[float32],
@@ -403,14 +419,53 @@ def _decide(
     y_length: NDArray[float64],
     rule: Rule,
 ) -> NDArray[bool_]:
-    """Decide pairs of rows side by side."""
+    """Decide pairs of rows side by side, in float64."""
     passes = np.empty(x.shape[0], dtype=np.bool_)
-    for k in range(x.shape[0]):
-        passes[k] = _passes(x[k], y[k], x_length[k], y_length[k], rule)
+    for i in range(x.shape[0]):
+        total = 0.0
+        if rule.test == _EUCLIDEAN:
+            for k in range(x.shape[1]):
+                step = float64(x[i, k]) - float64(y[i, k])
+                total += step * step
+            passes[i] = total <= rule.threshold * rule.threshold
+        elif rule.test == _COSINE_DISTANCE:
+            for k in range(x.shape[1]):
+                total += (float64(x[i, k]) / x_length[i]) * (float64(y[i, k]) / y_length[i])
+            passes[i] = min(1.0 - total, 2.0) <= rule.threshold  # opposite rows may round past 2
+        else:
+            x_square = 0.0
+            y_square = 0.0
+            for k in range(x.shape[1]):
+                total += float64(x[i, k]) * float64(y[i, k])
+                x_square += float64(x[i, k]) * float64(x[i, k])
+                y_square += float64(y[i, k]) * float64(y[i, k])
+            passes[i] = max(total / math.sqrt(x_square * y_square), -1.0) >= rule.threshold
     return passes
 
 
-@njit(cache=True, nogil=True)
+def _decide_few(
+    x: NDArray[float32],
+    y: NDArray[float32],
+    x_length: NDArray[float64],
+    y_length: NDArray[float64],
+    rule: Rule,
+) -> NDArray[bool_]:
+    """``_decide`` with a few more matrices in memory. ``cumsum`` adds in the order of the columns, as its loops do."""
+    wide_x, wide_y = x.astype(np.float64), y.astype(np.float64)
+    if rule.test == _EUCLIDEAN:
+        step = wide_x - wide_y
+        return _total(step, step) <= rule.threshold * rule.threshold
+    if rule.test == _COSINE_DISTANCE:
+        distance = 1.0 - _total(wide_x / x_length[:, None], wide_y / y_length[:, None])
+        return np.minimum(distance, 2.0) <= rule.threshold
+    square = _total(wide_x, wide_x) * _total(wide_y, wide_y)
+    return np.maximum(_total(wide_x, wide_y) / np.sqrt(square), -1.0) >= rule.threshold
+
+
+def _total(x: NDArray[float64], y: NDArray[float64]) -> NDArray[float64]:
+    return np.cumsum(x * y, axis=1)[:, -1]
+
+
 def _neighbours(
     products: NDArray[float32],
     rows: Block,
@@ -420,9 +475,13 @@ def _neighbours(
     col_low: NDArray[float32],
     parent: NDArray[int64],
     desk: _Desk,
-) -> int:
-    """Write the tile's neighbours i < j into the two rows of ``desk.pairs``; return how many there are."""
+) -> tuple[int, int]:
+    """Write the tile's neighbours i < j to the front of the two rows of ``desk.pairs``, undecided pairs to their end.
+
+    Returns how many there are of each.
+    """
     count = 0
+    undecided = 0
     for i in range(products.shape[0]):
         low = row_low[i]
         for start in range(i + 1 if rows.start == cols.start else 0, products.shape[1], _SEGMENT):
@@ -446,10 +505,12 @@ def _neighbours(
                 margin = rule.slack * squares + rule.floor
                 if excess > margin:
                     continue
-                if excess < -margin or _passes(
-                    rows.raw[i], cols.raw[j], rows.length[i], cols.length[j], rule
-                ):
-                    desk.pairs[0, count] = rows.start + i
-                    desk.pairs[1, count] = cols.start + j
+                if excess < -margin:
+                    place = count
                     count += 1
-    return count
+                else:
+                    undecided += 1
+                    place = desk.pairs.shape[1] - undecided
+                desk.pairs[0, place] = rows.start + i
+                desk.pairs[1, place] = cols.start + j
+    return count, undecided

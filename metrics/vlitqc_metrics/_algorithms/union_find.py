@@ -6,12 +6,13 @@ O(log n) amortised) and makes every numbering that follows from the roots indepe
 
 from __future__ import annotations
 
-from numba import njit
 from numpy import int32, int64
 from numpy.typing import NDArray
 
+from vlitqc_metrics._algorithms.compiled import called_by_kernels
 
-@njit(cache=True)
+
+@called_by_kernels
 def find(parent: NDArray[int64], item: int) -> int:
     """Return the root of ``item``'s set, halving the path to it on the way."""
     while parent[item] != item:
@@ -20,7 +21,7 @@ def find(parent: NDArray[int64], item: int) -> int:
     return item
 
 
-@njit(cache=True)
+@called_by_kernels
 def union(parent: NDArray[int64], a: int, b: int) -> None:
     """Join the sets of ``a`` and ``b``; the smaller of the two roots stays root."""
     root_a = find(parent, a)
@@ -31,16 +32,15 @@ def union(parent: NDArray[int64], a: int, b: int) -> None:
         parent[root_a] = root_b
 
 
-@njit(cache=True)
 def union_pairs(parent: NDArray[int64], rows: NDArray[int32], cols: NDArray[int32]) -> None:
-    """Join ``rows[k]`` with ``cols[k]`` for every k."""
+    """Join ``rows[k]`` with ``cols[k]`` for every k. A kernel, see ``compiled``."""
     for k in range(rows.shape[0]):
-        union(parent, rows[k], cols[k])
+        if parent[rows[k]] != parent[cols[k]]:
+            union(parent, rows[k], cols[k])
 
 
-@njit(cache=True)
 def flatten(parent: NDArray[int64]) -> None:
-    """Point every item straight at its root, so that ``parent`` itself is the array of roots."""
+    """Point every item straight at its root, so that ``parent`` itself is the array of roots. A kernel."""
     for item in range(parent.shape[0]):
         # A parent is never larger than its child, so the parent of ``item`` is flat already.
         parent[item] = parent[parent[item]]

@@ -115,7 +115,7 @@ class Contents:
         """
         with_card = frozenset(itertools.chain(*self._groups()) if cards is None else cards)
         return {
-            "command": f"vlitqc filter {wording.shell_word(str(self._run.path))}",
+            "command": f"vlitqc filter {wording.shell_word(self._run.place)}",
             "n": len(self.rows),
             "n_unreadable": self.n_unreadable,
             "tasks": self.tasks,

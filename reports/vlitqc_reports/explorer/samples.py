@@ -20,7 +20,7 @@ from vlitqc.errors import VlitqcError
 from vlitqc.types import Clip, Image, Record, Sample, Unreadable
 from vlitqc_reports import wording
 from vlitqc_reports.source import ReportableRun, is_numeric
-from vlitqc_reports.thumbnails import SIDE, Thumbnail, thumbnail
+from vlitqc_reports.thumbnails import SIDE, Thumbnail, Thumbnails
 
 TURNS, TEXT, PICTURES, MEDIA, MARKS, ISSUES = 60, 20_000, 12, 6, 40, 12
 """Most turns of a card, characters of one text, pictures, videos and sounds, boxes on a picture, issues."""
@@ -53,7 +53,7 @@ class Samples:
         self.thumbs: dict[str, Thumbnail] = {}
         self.lost: dict[int, str] = {}
         self._run = run
-        self._side = side
+        self._small = Thumbnails(side, run.cache) if side else None
         schema = run.take(()).schema
         self._metrics = [
             m for p in run.scorecard["principles"] for m in p["metrics"] if m["name"] in schema.names
@@ -88,6 +88,8 @@ class Samples:
                 for line, content in zip(some, pool.map(self._content, some, records), strict=True):
                     card: Card = _marked(self._scored(line, issues.get(line["row"], [])) | content)
                     yield card
+                if self._small:
+                    self._small.keep()
 
     def _scored(self, line: Mapping[str, Any], issues: list[tuple[str, str, str]]) -> Card:
         return {
@@ -155,18 +157,22 @@ class Samples:
         return {
             "turns": [_turn((turn.instruction, turn.response), TEXT) for turn in record.turns[:TURNS]],
             "more_turns": max(0, len(record.turns) - TURNS),
-            "pictures": [
-                self._picture(image, found)
-                for image, found in zip(self._images(shown), _boxes(line.get(_BOXES)), strict=False)
-            ],
+            "pictures": self._pictures(shown, line.get(_BOXES)),
             "more_pictures": len(record.images) - len(pictures),
             "media": [_clip_words(clip) for clip in self._clips(shown)]
             + ([f"{len(record.clips) - MEDIA:,} more videos or sounds"] if len(record.clips) > MEDIA else []),
         }
 
-    def _images(self, sample: Sample) -> list[Image]:
+    def _pictures(self, sample: Sample, boxes: Any) -> list[Card]:
         try:
-            return self._run.images(sample)
+            images = self._images(sample, late=self._small is not None)
+            return list(map(self._picture, images, _boxes(boxes)))
+        except Exception:  # noqa: BLE001 - one that waited cannot be decoded: at once it has a fault in words
+            return list(map(self._picture, self._images(sample, late=False), _boxes(boxes)))
+
+    def _images(self, sample: Sample, *, late: bool) -> list[Image]:
+        try:
+            return self._run.images(sample, late=late)
         except (VlitqcError, OSError) as error:
             fault = f"could not be read again: {error}"
             return [Image(media.reference, None, fault) for media in sample.images]
@@ -182,11 +188,11 @@ class Samples:
             ]
 
     def _picture(self, image: Image, boxes: Any) -> Card:
-        small = thumbnail(image, self._side) if self._side else None
+        small = self._small.of(image) if self._small else None
         if small is not None:
             self.thumbs[small.key] = small
         size = f"{image.width} × {image.height}" if image.width else ""
-        readable = image.pixels is not None
+        readable = image.fault is None
         return {
             "thumb": None if small is None else small.key,
             "size": [image.width, image.height] if readable and image.width else None,
