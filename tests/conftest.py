@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -246,6 +246,17 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setitem(registry.entries(kind), name, entry)
 
     return put
+
+
+@pytest.fixture
+def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """The registry without what it remembers; ``sys.path`` may be extended through the fixture."""
+    remembered = (registry._points, registry.entries)
+    for each in remembered:
+        each.cache_clear()
+    yield monkeypatch
+    for each in remembered:
+        each.cache_clear()
 
 
 # ---------------------------------------------------------------- finished runs

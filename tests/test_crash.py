@@ -314,7 +314,7 @@ def test_a_second_writer_is_refused_and_the_first_unhurt(place: Place) -> None:
         assert first.poll() is None, "the first had ended before the second was refused"
         assert (code, error.startswith("error: ")) == (3, True)
         assert f"{out} is in use by another vlitqc" in error
-        assert time.monotonic() - started < WAIT / 4
+        assert time.monotonic() - started < WAIT
         assert first.communicate(timeout=WAIT) == ("", "")
     assert first.returncode == 0
     assert sorted(place.scored()) == [i for i in range(RECORDS) if i != 50]

@@ -28,6 +28,8 @@ DATA_FILES = [
     "vlitqc/models/reference_captions.txt",
     "vlitqc/models/task_taxonomy.toml",
     "vlitqc/profiles/lite.toml",
+    "vlitqc/validity/corruptions/texts.toml",
+    "vlitqc_metrics/cards/text_readability.toml",
     "vlitqc_metrics/py.typed",
     "vlitqc_reports/py.typed",
     "vlitqc_reports/templates/report.html.j2",

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -28,17 +27,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command += ["--no-index", "--disable-pip-version-check", "--target", str(target), str(PLUGIN)]
     subprocess.run(command, check=True, capture_output=True)
     return target
-
-
-@pytest.fixture
-def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """The registry without what it remembers; ``sys.path`` may be extended through the fixture."""
-    remembered = (registry._points, registry.entries)
-    for each in remembered:
-        each.cache_clear()
-    yield monkeypatch
-    for each in remembered:
-        each.cache_clear()
 
 
 def vlitqc(*arguments: object, path: Path, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:

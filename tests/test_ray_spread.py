@@ -188,11 +188,11 @@ def test_a_slow_pool_is_waited_for_and_a_lost_one_is_not(
     with pytest.raises(Exception, match="3: no") as caught:
         pools[0].call("refuse", (), {})
     assert as_reason(caught.value) == "error: Refused: 3: no"
-    monkeypatch.setattr(ray_models, "PATIENCE", 0.5)
-    monkeypatch.setattr(ray_models, "START_SECONDS", 1.0)
+    monkeypatch.setattr(ray_models, "PATIENCE", 2.0)
+    monkeypatch.setattr(ray_models, "START_SECONDS", 2.5)
     with ThreadPoolExecutor(4) as threads:
-        answers = list(threads.map(lambda pool: pool.call("ask", (1.0,), {}), pools))
-    assert answers == [(1.0, {})] * 4
+        answers = list(threads.map(lambda pool: pool.call("ask", (1.5,), {}), pools))
+    assert answers == [(1.5, {})] * 4
     ray.kill(actor)
     with pytest.raises(PoolLost, match="no actor of the model 'judge' has answered"):
         pools[0].call("ask", (1.0,), {})

@@ -1,46 +1,22 @@
-"""What README says is true: its Python runs, its commands parse, its tables name what there is."""
+"""What README says is true: its Python runs, its tables name what there is. Its commands and links: test_docs."""
 
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
+from pages import ROOT, blocks
 
 from vlitqc import profiles, registry
-from vlitqc.cli import cli
 
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = README + "".join(
-    (ROOT / "docs" / name).read_text(encoding="utf-8")
-    for name in (
-        "cluster.md",
-        "comparing.md",
-        "filtering.md",
-        "formats.md",
-        "performance.md",
-        "profiles.md",
-        "reports.md",
-    )
-)
+PAGE = ROOT / "README.md"
+README = PAGE.read_text(encoding="utf-8")
 RECORDS = 24
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 BETTER = {True: "higher", False: "lower", None: "neither"}
-
-
-def blocks(language: str, pages: str = PAGES) -> list[str]:
-    return [text for found, text in BLOCK.findall(pages) if found == language]
-
-
-def commands() -> list[str]:
-    lines = (line for block in blocks("sh") for line in block.splitlines())
-    return [line.partition(" #")[0].strip() for line in lines if line.startswith("vlitqc ")]
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +35,9 @@ def test_the_python_block_runs(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(data)
-    (code,) = blocks("python", README)
+    (code,) = blocks(PAGE, "python")
     names: dict[str, Any] = {}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(code.text, "README.md", "exec"), names)
 
     assert names["run"].path == Path("data.vlitqc")
     assert len(names["run"].scores) == RECORDS
@@ -87,33 +63,6 @@ def test_the_python_block_runs(
     assert there == told
 
 
-def test_the_readme_shows_each_command() -> None:
-    assert {line.split()[1] for line in commands()} >= set(cli.commands) - {"report", "metrics"}
-
-
-@pytest.mark.parametrize("line", commands())
-def test_a_command_of_the_readme_parses(line: str) -> None:
-    _, name, *arguments = shlex.split(line)
-    command: Any = cli.commands[name]
-    if isinstance(command, click.Group):
-        name, *arguments = arguments
-        command = command.commands[name]
-    with command.make_context(name, arguments) as context:
-        assert isinstance(context, click.Context)
-    scored = {
-        column
-        for entry in registry.entries(registry.METRICS)
-        for spec in [registry.load_metric(entry).spec]
-        for column in (spec.name if spec.level == "sample" else "", *spec.columns)
-    }
-    thresholds = [
-        word.partition("=")[0]
-        for before, word in zip(["", *arguments], arguments, strict=False)
-        if before != "--map" and re.fullmatch(r"\w+=p?[\d.-]+", word)
-    ]
-    assert set(thresholds) <= scored
-
-
 def test_the_table_names_every_metric_with_its_unit_and_direction() -> None:
     table = README.partition("## The ten principles")[2].partition("##")[0]
     rows = [
@@ -130,24 +79,6 @@ def test_the_table_names_every_metric_with_its_unit_and_direction() -> None:
         assert better == BETTER[spec.higher_is_better], name
         entry = profiles.load("lite").metrics[name]
         assert by.startswith("not in lite") == (entry.unavailable is not None), name
-
-
-def test_every_link_to_a_file_leads_to_one() -> None:
-    for page in (
-        "README.md",
-        "CONTRIBUTING.md",
-        "CHANGELOG.md",
-        "docs/cluster.md",
-        "docs/comparing.md",
-        "docs/filtering.md",
-        "docs/formats.md",
-        "docs/profiles.md",
-        "docs/reports.md",
-    ):
-        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
-            assert target.startswith("https://") or ((ROOT / page).parent / target).exists(), (
-                f"{page}: {target}"
-            )
 
 
 def test_the_limits_of_the_verdict_are_the_ones_in_force() -> None:

@@ -9,7 +9,9 @@
     mask = run.filter(where="matching_degree >= 22")   # which records stay: a Boolean Series, nothing written
     result = vlitqc.filter(run, drop_below={"matching_degree": "p10"})    # writes the kept and the dropped
     result.decisions                              # one row a record, with every rule that it failed
+    found = vlitqc.validate(run)                  # which metric notices which corruption: .cells (pandas), .as_json()
     found = vlitqc.compare(run, "other.vlitqc")   # side by side: .table, .differences (pandas), .write("page.html")
+    found = vlitqc.correlate(*runs, benchmarks="scores.csv")   # metrics with benchmarks: .table (pandas)
 
 Rules are objects too, and conditions compose by ``&``, ``|`` and ``~``::
 
@@ -26,6 +28,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from vlitqc.comparison.benchmarks import Correlations, correlate
     from vlitqc.comparison.compare import Comparison, compare
     from vlitqc.engine.inspection import inspect
     from vlitqc.engine.run import Run, score
@@ -35,10 +38,13 @@ if TYPE_CHECKING:
     from vlitqc.filtering.recipes import Recipe
     from vlitqc.filtering.rules import Rule
     from vlitqc.filtering.selection import Selection
+    from vlitqc.validity.experiment import validate
+    from vlitqc.validity.result import Validity
 
 __all__ = [
     "And",
     "Comparison",
+    "Correlations",
     "HasIssue",
     "Level",
     "Not",
@@ -47,11 +53,14 @@ __all__ = [
     "Run",
     "Selection",
     "Threshold",
+    "Validity",
     "Where",
     "compare",
+    "correlate",
     "filter",
     "inspect",
     "score",
+    "validate",
 ]
 
 
@@ -152,12 +161,18 @@ def __getattr__(name: str) -> Any:
         from vlitqc.engine import inspection as home
     elif name in ("Comparison", "compare"):
         from vlitqc.comparison import compare as home
+    elif name in ("Correlations", "correlate"):
+        from vlitqc.comparison import benchmarks as home
     elif name in ("And", "HasIssue", "Not", "Or", "Threshold", "Where"):
         from vlitqc.filtering import conditions as home
     elif name == "Level":
         from vlitqc.filtering import levels as home
     elif name == "Rule":
         from vlitqc.filtering import rules as home
+    elif name == "validate":
+        from vlitqc.validity import experiment as home
+    elif name == "Validity":
+        from vlitqc.validity import result as home
     elif name == "Selection":
         from vlitqc.filtering import selection as home
     else:

@@ -90,7 +90,7 @@ OTHERS = (
     (
         "validity.py --data DIR",
         "whether the metrics of lite measure what they say, on public data",
-        "README.md",
+        "docs/validity.md",
     ),
     (
         "recipes.py --data DIR",

@@ -20,7 +20,7 @@ from vlitqc_metrics._algorithms.objects import NO_OBJECTS, find_objects
 
 LISTED = 50
 MOST_RESAMPLED = 20_000
-"""Resampling more categories than that would take gigabytes."""
+"""Resampling more categories than that would take many seconds."""
 BLOCK = 65_536
 """Texts that are in memory as objects at once."""
 

@@ -51,7 +51,7 @@ class TaskBalance(TaskMetric):
         rare = {task: n for task, n in counts.items() if n < RARE_SHARE * len(tasks)}
         return DatasetScore(
             percent_variance(numbers),
-            interval=bootstrap_counts(numbers, percent_variance, seed=store.seed),
+            interval=bootstrap_counts(numbers, percent_variance, seed=store.seed, bounds=self.spec.bounds),
             n_scored=len(np.unique(index)),
             n_total=store.n_samples,
             details={

@@ -66,7 +66,7 @@ _CUT = "Conversations are cut at {} characters to keep this file small."
 _FEWER = "{} samples have a card instead of {}, to keep this file small."
 _LEFT_OUT = "{} of {} thumbnails were left out to keep this file small."
 
-_STYLES = ("base", "charts", "explorer", "cards", "map", "print")
+_STYLES = ("base", "charts", "explorer", "cards", "map", "validity", "print")
 _SCRIPTS = (
     *("dom", "data", "thresholds", "selection", "cards", "orders", "histogram"),
     *("map", "groups", "export", "issues", "nav", "keyboard", "main"),

@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 
 from vlitqc.analysis.diversity import UNTAGGED
 from vlitqc.types import Principle
-from vlitqc_reports import wording
+from vlitqc_reports import validity, wording
 from vlitqc_reports.composition import Composition
 from vlitqc_reports.explorer.contents import Contents
 from vlitqc_reports.source import ReportableRun
+from vlitqc_reports.validity import Validity
 
 QUESTIONS = {
     Principle.READABILITY: "Can the text be read, and can the picture be seen?",
@@ -90,6 +91,7 @@ class Page:
     principles: tuple[PrincipleView, ...]
     issues: tuple[IssueView, ...]
     composition: Composition
+    validity: Validity | None = None
     fixes: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -290,6 +292,7 @@ def build(run: ReportableRun, contents: Contents, composition: Composition, *, s
                 ),
             )
         )
+    found = validity.build(run, short=short)
     path, *more = (str(path) for path in card["input"]["paths"])
     return Page(
         card=card,
@@ -298,5 +301,7 @@ def build(run: ReportableRun, contents: Contents, composition: Composition, *, s
         principles=tuple(principles),
         issues=_issues(run, 1 if short else _EXAMPLES),
         composition=composition,
+        validity=found if isinstance(found, Validity) else None,
         fixes=_fixes(run),
+        notes=(found,) if isinstance(found, str) else (),
     )

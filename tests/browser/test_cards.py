@@ -15,6 +15,8 @@ from playwright.sync_api import Locator, Page, expect
 import vlitqc
 from vlitqc.engine.run import Run
 
+from .rest import at_rest, click, ordered
+
 PageOf = Callable[..., Page]
 
 WORD = "w" * 30_000
@@ -84,12 +86,11 @@ def gallery(page_of: PageOf, odd_run: Run) -> Locator:
 
 def _gallery(page: Page) -> Locator:
     place = page.locator(".samples").first
-    place.scroll_into_view_if_needed()
-    place.get_by_role("button", name="Worst", exact=True).click()
+    ordered(place, "Worst")
     cards = place.locator(".card")
     for shown in (4, 16, 28):
         expect(cards).to_have_count(shown)
-        place.get_by_role("button", name=re.compile("^Show .* more$")).click()
+        click(place.get_by_role("button", name=re.compile("^Show .* more$")))
     expect(cards).to_have_count(29)
     return place
 
@@ -101,15 +102,14 @@ def card(gallery: Locator, id: str) -> Locator:
 def test_a_gallery_shows_a_page_at_a_time(page_of: PageOf, odd_run: Run) -> None:
     page = page_of(odd_run)
     place = page.locator(".samples").first
-    place.scroll_into_view_if_needed()
-    place.get_by_role("button", name="Worst", exact=True).click()
+    ordered(place, "Worst")
     expect(place.get_by_text("1–4 of 29")).to_be_visible()
-    place.get_by_role("button", name="Show 12 more").click()
+    click(place.get_by_role("button", name="Show 12 more"))
     expect(place.get_by_text("1–16 of 29")).to_be_visible()
     expect(place.locator(".card").nth(4)).to_be_focused()
-    place.get_by_role("button", name="Show 12 more").click()
+    click(place.get_by_role("button", name="Show 12 more"))
     expect(place.get_by_text("1–28 of 29")).to_be_visible()
-    place.get_by_role("button", name="Show 1 more").click()
+    click(place.get_by_role("button", name="Show 1 more"))
     expect(place.get_by_text("29 records", exact=True)).to_be_visible()
     expect(place.get_by_role("button", name=re.compile("^Show .* more$"))).to_be_hidden()
 
@@ -117,10 +117,9 @@ def test_a_gallery_shows_a_page_at_a_time(page_of: PageOf, odd_run: Run) -> None
 def test_the_large_view_goes_on_beyond_the_page(page_of: PageOf, odd_run: Run) -> None:
     page = page_of(odd_run)
     place = page.locator(".samples").first
-    place.scroll_into_view_if_needed()
-    place.get_by_role("button", name="Worst", exact=True).click()
+    ordered(place, "Worst")
     expect(place.locator(".card")).to_have_count(4)
-    place.locator(".card .see").nth(3).click()
+    click(place.locator(".card .see").nth(3))
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Next").click()
     expect(dialog.get_by_role("heading")).to_contain_text("5 of 29")
@@ -133,7 +132,7 @@ def test_a_card_shows_what_the_record_holds(gallery: Locator, odd_run: Run) -> N
     expect(one.locator(".ask .text")).to_contain_text("What is shown in the picture?")
     expect(one.locator(".answer .text")).to_have_text("A dog in the park.")
     image = one.get_by_role("img", name="Picture 1 of 1")
-    image.scroll_into_view_if_needed()
+    at_rest(image)
     expect(image).to_have_js_property("complete", True)
     assert image.evaluate("image => image.naturalWidth") > 0
     assert image.evaluate("image => [image.width, image.height].every((side) => side > 20)")
@@ -141,7 +140,7 @@ def test_a_card_shows_what_the_record_holds(gallery: Locator, odd_run: Run) -> N
     value = odd_run.scores.set_index("id").loc["plain", METRIC]
     shown = float(one.locator(".reading").inner_text().split(":")[-1].replace("−", "-"))
     assert shown == pytest.approx(value, rel=0.01)
-    one.get_by_text("All scores").click()
+    click(one.get_by_text("All scores"))
     here = one.locator("tr.here")
     expect(here.get_by_role("rowheader")).to_contain_text("Text readability")
     expect(one.get_by_role("row", name=re.compile("Object diversity"))).to_contain_text("no object detector")
@@ -162,24 +161,24 @@ def test_long_conversations_are_folded(gallery: Locator) -> None:
     turns = card(gallery, "turns")
     expect(turns.get_by_text("A red thing, number 0.")).to_be_visible()
     expect(turns.get_by_text("A red thing, number 1.")).to_be_hidden()
-    turns.get_by_text("19 more turns").click()
+    click(turns.get_by_text("19 more turns"))
     expect(turns.get_by_text("A red thing, number 19.")).to_be_visible()
 
     word = card(gallery, "word")
-    word.get_by_text("Show the first 12,000 characters").click()
+    click(word.get_by_text("Show the first 12,000 characters"))
     expect(word.get_by_text("… 18,007 more characters, not in this page")).to_be_visible()
     assert word.evaluate("card => card.scrollWidth <= card.clientWidth")
-    word.get_by_text("Show less").click()
+    click(word.get_by_text("Show less"))
     expect(word.get_by_text("Show the first 12,000 characters")).to_be_visible()
 
     lines = card(gallery, "lines")
     assert lines.locator(".ask").evaluate("part => part.clientHeight") < 400
     expect(lines.get_by_text("Show all 444 characters")).to_be_visible()
 
-    gallery.get_by_role("button", name="Open all").click()
-    assert gallery.locator(".card details:not([open])").count() == 0
-    gallery.get_by_role("button", name="Close all").click()
-    assert gallery.locator(".card details[open]").count() == 0
+    click(gallery.get_by_role("button", name="Open all"))
+    expect(gallery.locator(".card details:not([open])")).to_have_count(0)
+    click(gallery.get_by_role("button", name="Close all"))
+    expect(gallery.locator(".card details[open]")).to_have_count(0)
 
 
 def test_other_peoples_text_is_text(gallery: Locator) -> None:
@@ -211,10 +210,10 @@ def test_objects_are_drawn_on_demand(gallery: Locator) -> None:
     one.page.keyboard.press("Tab")
     expect(marks).to_be_hidden()
     button = gallery.get_by_role("button", name="Show objects")
-    button.click()
+    click(button)
     expect(button).to_have_attribute("aria-pressed", "true")
     expect(marks).to_be_visible()
-    frame = one.locator(".shot").bounding_box()
+    frame = at_rest(one.locator(".shot")).bounding_box()
     drawn = marks.locator("rect").bounding_box()
     assert frame
     assert drawn
@@ -235,13 +234,14 @@ def test_a_card_is_seen_large_and_so_are_its_neighbours(gallery: Locator) -> Non
     page.keyboard.press("ArrowRight")
     expect(dialog.locator(".id")).to_have_text(ids[4])
     page.keyboard.press("ArrowLeft")
+    expect(dialog.locator(".id")).to_have_text(ids[3])
     page.keyboard.press("ArrowLeft")
     expect(dialog.locator(".id")).to_have_text(ids[2])
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     expect(opener).to_be_focused()
 
-    gallery.locator(".card .see").last.click()
+    click(gallery.locator(".card .see").last)
     expect(dialog.get_by_role("button", name="Next")).to_have_attribute("aria-disabled", "true")
     page.keyboard.press("ArrowRight")
     expect(dialog.get_by_role("heading")).to_contain_text("29 of 29")
@@ -254,12 +254,13 @@ def test_cards_by_the_keyboard(gallery: Locator) -> None:
     page.keyboard.press("j")
     expect(cards.nth(1)).to_be_focused()
     page.keyboard.press("j")
+    expect(cards.nth(2)).to_be_focused()
     page.keyboard.press("k")
     expect(cards.nth(1)).to_be_focused()
     page.keyboard.press("o")
-    assert cards.nth(1).locator("details:not([open])").count() == 0
+    expect(cards.nth(1).locator("details:not([open])")).to_have_count(0)
     page.keyboard.press("o")
-    assert cards.nth(1).locator("details[open]").count() == 0
+    expect(cards.nth(1).locator("details[open]")).to_have_count(0)
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog").get_by_role("heading")).to_contain_text("2 of 29")
     page.keyboard.press("Escape")
@@ -279,15 +280,19 @@ def test_the_keys_and_their_list(page_of: PageOf, odd_run: Run) -> None:
     page.get_by_role("button", name="Keys").click()
     keys.get_by_label("Keys of a single character are on").check()
     page.keyboard.press("Escape")
+    expect(keys).to_be_hidden()
     page.keyboard.press("?")
     expect(keys).to_be_visible()
     page.keyboard.press("Escape")
+    expect(keys).to_be_hidden()
 
     page.keyboard.press("m")
-    first = page.evaluate("document.activeElement.id")
+    held = page.locator("[id^=metric-]:focus")
+    expect(held).to_have_count(1)
+    first = held.get_attribute("id") or ""
     page.keyboard.press("m")
-    assert first.startswith("metric-")
-    assert page.evaluate("document.activeElement.id") not in ("", first)
+    expect(held).not_to_have_id(first)
+    expect(held).to_have_count(1)
     page.keyboard.press("/")
     expect(page.locator("#issue-text")).to_be_focused()
     page.keyboard.type("j?m")
@@ -302,4 +307,4 @@ def test_cards_are_printed_open_with_their_pictures(gallery: Locator) -> None:
     expect(card(gallery, "plain").get_by_role("img", name="Picture 1 of 1")).to_be_visible()
     assert page.pdf().startswith(b"%PDF")
     assert page.evaluate("window.closed") == 0
-    assert gallery.locator(".card details[open]").count() == 0
+    expect(gallery.locator(".card details[open]")).to_have_count(0)

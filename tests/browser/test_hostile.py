@@ -26,6 +26,8 @@ from vlitqc.types import (
 )
 from vlitqc_reports.html import MAX_BYTES
 
+from .rest import at_rest
+
 ATTACKS = (
     "<script>window.owned='script'</script>",
     "</script><script>window.owned='script that ends ours'</script>",
@@ -196,14 +198,16 @@ def use_everything(page: Page) -> None:
     for choice in page.locator("main select").all():
         for i in range(choice.locator("option").count()):
             choice.select_option(index=i)
-    page.locator("#map").scroll_into_view_if_needed()
+    at_rest(page.locator("#map"))
     plane = page.locator("#map .map-plot")
     if plane.is_visible():
         plane.hover()
     page.locator("a, img, svg text").evaluate_all(
         "all => all.forEach((e) => e.dispatchEvent(new MouseEvent('mouseover', {bubbles: true})))"
     )
-    page.wait_for_timeout(300)
+    # After all that the page put off by at most so long, by its own clock.
+    page.evaluate("() => new Promise((done) => setTimeout(done, 320))")
+    at_rest(page.locator("h1"))
 
 
 def assert_nothing_ran(page: Page) -> None:
@@ -244,7 +248,6 @@ def test_the_page_stays_small_and_quick(
 ) -> None:
     assert report_of(hostile).stat().st_size <= MAX_BYTES
     page = page_of(hostile)
-    page.set_default_timeout(5_000)
     page.locator("details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
     assert page.evaluate("document.querySelectorAll('*').length") < 60_000
 

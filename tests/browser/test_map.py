@@ -19,6 +19,8 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from vlitqc.engine.run import Run
 from vlitqc_reports.explorer.pack import as_json, packed
 
+from .rest import at_rest, click
+
 PageOf = Callable[..., Page]
 ReportOf = Callable[..., Path]
 
@@ -39,18 +41,6 @@ ALPHA = """(canvas) => {
   let text = "";
   for (let at = 0; at < alpha.length; at += 8192) text += String.fromCharCode(...alpha.subarray(at, at + 8192));
   return [copy.width, btoa(text)];
-}"""
-# A busy machine may draw nothing for a second: rest is counted in frames.
-AT_REST = """async (plot) => {
-  const busy = '.cards[aria-busy="true"]';
-  let [before, still] = [null, 0];
-  while (still < 6) {
-    plot.scrollIntoView({ block: "center", behavior: "instant" });
-    await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
-    const { top } = plot.getBoundingClientRect();
-    still = top === before && plot.dataset.drawn && !document.querySelector(busy) ? still + 1 : 0;
-    before = top;
-  }
 }"""
 
 
@@ -103,34 +93,27 @@ def block(text: str, name: str) -> str:
     return found[1].strip()
 
 
-@pytest.fixture
-def page_of(page_of: PageOf) -> PageOf:
-    """As elsewhere, but nothing scrolls smoothly: what still scrolls would carry the map away from the mouse."""
-
-    def open_page(run: Run, **options: Any) -> Page:
-        page = page_of(run, **options)
-        page.emulate_media(reduced_motion="reduce")
-        return page
-
-    return open_page
-
-
 def plot_of(page: Page) -> Locator:
     """The plot, in the middle of the window, drawn, and at rest: galleries above it load as they come near."""
-    plot = page.locator(".map-plot")
-    plot.evaluate(AT_REST)
-    return plot
+    return at_rest(page.locator(".map-plot"))
 
 
-def selected(page: Page) -> list[int]:
-    """The rows that are selected, from the list for copying."""
-    if not page.locator("#selection").is_visible():
-        return []
+def row_numbers(page: Page) -> Locator:
+    """The list for copying of the rows that are selected."""
     details = page.locator("#selection .row-numbers")
+    expect(details).to_be_visible()
     if details.get_attribute("open") is None:
-        details.locator("summary").click()
-    expect(details.locator("pre")).not_to_be_empty()
-    return [int(line) for line in details.locator("pre").inner_text().split()]
+        click(details.locator("summary"))
+    rows = details.locator("pre")
+    expect(rows).not_to_be_empty()
+    return rows
+
+
+def assert_selected(page: Page, rows: Sequence[int]) -> None:
+    """These rows are selected, and the page says how many they are."""
+    said = f"{len(rows):,} record{'' if len(rows) == 1 else 's'} selected"
+    expect(page.locator("#selection h3")).to_have_text(said)
+    expect(row_numbers(page)).to_have_text("\n".join(map(str, rows)))
 
 
 def cards(page: Page) -> list[str]:
@@ -141,7 +124,7 @@ def cards(page: Page) -> list[str]:
     expect(page.locator("#selection .cards")).to_have_attribute("aria-busy", "false")
     while more.is_visible():
         n = page.locator("#selection .card").count()
-        more.click()
+        click(more)
         page.wait_for_function("n => document.querySelectorAll('#selection .card').length > n", arg=n)
     return page.locator("#selection .card .id").all_inner_texts()
 
@@ -158,6 +141,17 @@ def drag(page: Page, path: Sequence[tuple[float, float]]) -> None:
     for point in path[1:]:
         page.mouse.move(*point, steps=4)
     page.mouse.up()
+
+
+def across(plot: Locator) -> list[tuple[float, float]]:
+    """From one corner of the plot to the opposite one, beyond every point of the whole map.
+
+    The corners are round, and a press outside the curve is none on the plot.
+    """
+    box = plot.bounding_box()
+    assert box is not None
+    left, top, inset = box["x"], box["y"], PADDING / 2
+    return [(left + inset, top + inset), (left + box["width"] - inset, top + box["height"] - inset)]
 
 
 def corner(points: NDArray[np.float64], x: float, y: float) -> tuple[float, float]:
@@ -191,8 +185,7 @@ def test_a_box_selects_the_points_in_it_and_shift_adds(
     within = ((points > first) & (points < last)).all(axis=1)
     wanted = sorted(rows[within].tolist())
     assert 5 < len(wanted) < len(rows)
-    assert selected(page) == wanted
-    expect(page.locator("#selection h3")).to_have_text(f"{len(wanted)} records selected")
+    assert_selected(page, wanted)
     assert sorted(cards(page)) == sorted(known.ids(wanted))
 
     page.keyboard.down("Shift")
@@ -203,9 +196,9 @@ def test_a_box_selects_the_points_in_it_and_shift_adds(
     page.keyboard.up("Shift")
     more = rows[((points > first) & (points < last)).all(axis=1)].tolist()
     assert more
-    assert selected(page) == sorted({*wanted, *more})
+    assert_selected(page, sorted({*wanted, *more}))
 
-    page.locator("#selection").get_by_role("button", name="Clear selection").click()
+    click(page.locator("#selection").get_by_role("button", name="Clear selection"))
     expect(page.locator("#selection")).to_be_hidden()
 
 
@@ -214,8 +207,8 @@ def test_a_lasso_selects_the_points_within_its_path(
 ) -> None:
     known = Contents.of(report_of(demo_run))
     page = page_of(demo_run)
-    page.get_by_role("button", name="Pictures", exact=True).click()
-    page.get_by_role("button", name="Lasso").click()
+    click(page.get_by_role("button", name="Pictures", exact=True))
+    click(page.get_by_role("button", name="Lasso"))
     plot = plot_of(page)
     rows, points = known.on_screen(plot, 1)
     # A path that crosses itself and turns inwards.
@@ -226,7 +219,7 @@ def test_a_lasso_selects_the_points_within_its_path(
     drag(page, path)
     wanted = sorted(rows[inside(points, path)].tolist())
     assert 5 < len(wanted) < len(rows)
-    assert selected(page) == wanted
+    assert_selected(page, wanted)
     assert sorted(cards(page)) == sorted(known.ids(wanted))
 
 
@@ -244,7 +237,7 @@ def test_a_click_selects_the_nearest_point_and_nothing_where_there_is_none(
     expect(tip).to_contain_text(known.ids([int(rows[lonely])])[0])
     expect(tip).to_contain_text(f"row {rows[lonely]}")
     page.mouse.click(*points[lonely])
-    assert selected(page) == [rows[lonely]]
+    assert_selected(page, [int(rows[lonely])])
     plot_of(page)
     box = plot.bounding_box()
     assert box is not None
@@ -257,28 +250,20 @@ def test_after_zoom_and_move_a_box_still_selects_what_is_seen(demo_run: Run, pag
     plot = plot_of(page)
     box = plot.bounding_box()
     assert box is not None
-    page.evaluate(
-        "() => { window.scrolled = new Promise((done) => { onscrollend = () => done(scrollY); }); }"
-    )
     top = page.evaluate("scrollY")
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.wheel(0, 60)
-    assert page.evaluate("scrolled") > top  # without focus the page scrolls
-    plot_of(page)
-    plot.focus()
+    # Without focus the page scrolls.
+    page.wait_for_function("(top) => scrollY > top", arg=top)
+    plot_of(page).focus()
     for key in ("+", "+", "+", "ArrowLeft", "ArrowDown"):
         page.keyboard.press(key)
-    box = plot.bounding_box()
-    assert box is not None
-    drag(page, [(box["x"] + 2, box["y"] + 2), (box["x"] + box["width"] - 2, box["y"] + box["height"] - 2)])
-    some = selected(page)
+    drag(page, across(plot_of(page)))
+    some = row_numbers(page).inner_text().split()
     assert 0 < len(some) < 122
-    page.get_by_role("button", name="Whole map").click()
-    plot_of(page)
-    box = plot.bounding_box()
-    assert box is not None
-    drag(page, [(box["x"] + 2, box["y"] + 2), (box["x"] + box["width"] - 2, box["y"] + box["height"] - 2)])
-    assert len(selected(page)) == 122
+    click(page.get_by_role("button", name="Whole map"))
+    drag(page, across(plot_of(page)))
+    expect(page.locator("#selection h3")).to_have_text("122 records selected")
 
 
 # ---------------------------------------------------------------- without a mouse
@@ -291,12 +276,14 @@ def test_every_colour_has_a_legend_whose_buttons_select(
     page = page_of(demo_run)
     plot_of(page)
     colour = page.get_by_label("Colour")
-    names = [option.get_attribute("value") for option in colour.locator("option").all()]
+    titles: dict[str, str] = dict(
+        colour.locator("option").evaluate_all("all => all.map((one) => [one.value, one.textContent])")
+    )
     clusterings, metrics = known.meta["clusters"], known.meta["metrics"]
-    assert len(names) == 1 + len(clusterings) + 1 + len(metrics)
-    for name in names:
-        assert name is not None
+    assert len(titles) == 1 + len(clusterings) + 1 + len(metrics)
+    for name, title in titles.items():
         colour.select_option(name)
+        expect(page.locator(".map-legend h3")).to_have_text(title)
         entries = page.locator(".map-legend li .n").all_inner_texts()
         assert sum(int(n.replace(",", "")) for n in entries) == known.meta["stored"]["n"]
 
@@ -306,11 +293,11 @@ def test_every_colour_has_a_legend_whose_buttons_select(
     page.keyboard.press("Enter")
     expect(first).to_have_attribute("aria-pressed", "true")
     rows = known.rows()
-    assert selected(page) == rows[known.arrays["task"] == 0].tolist()
+    assert_selected(page, rows[known.arrays["task"] == 0].tolist())
     second = page.locator(".map-legend button").nth(1)
     second.focus()
     page.keyboard.press("Shift+Enter")
-    assert selected(page) == rows[known.arrays["task"] <= 1].tolist()
+    assert_selected(page, rows[known.arrays["task"] <= 1].tolist())
     page.keyboard.press("Escape")
     expect(page.locator("#selection")).to_be_hidden()
 
@@ -327,8 +314,8 @@ def test_a_metrics_classes_have_the_values_that_they_say(
     first = page.locator(".map-legend button").first
     words = first.locator("bdi").inner_text()
     border = float(words.removeprefix("below "))
-    first.click()
-    assert selected(page) == values.index[values < border].tolist()
+    click(first)
+    assert_selected(page, values.index[values < border].tolist())
     expect(page.locator(".map-legend button").last).to_contain_text("no value")
 
 
@@ -346,18 +333,19 @@ def test_a_cluster_of_the_list_is_one_of_the_map_and_the_other_way_round(
     expect(button).to_have_attribute("aria-pressed", "true")
     rows = known.rows()[known.arrays[clustering["array"]] == 0].tolist()
     assert len(rows) == clustering["top"][0]["n"]
-    assert selected(page) == rows
+    assert_selected(page, rows)
     expect(page.get_by_label("Colour")).to_have_value(clustering["array"])
     expect(page.locator(".map-legend [aria-pressed=true]")).to_contain_text(clustering["top"][0]["terms"][0])
     expect(page.get_by_role("button", name="Pictures", exact=True)).to_have_attribute("aria-pressed", "true")
 
-    page.locator(".map-legend button").nth(1).click()
+    click(page.locator(".map-legend button").nth(1))
     other = page.locator("#groups section", has_text="Clusters of pictures").locator(".cluster").nth(1)
     expect(other.get_by_role("button", name="Select on the map")).to_have_attribute("aria-pressed", "true")
     expect(button).to_have_attribute("aria-pressed", "false")
 
     page.get_by_label("Colour").select_option("task")
-    page.locator(".map-legend button").first.click()
+    expect(page.locator(".map-legend h3")).to_have_text("Task")
+    click(page.locator(".map-legend button").first)
     both = known.arrays["task"] == 0
     for k, each in enumerate(
         page.locator("#groups section", has_text="Clusters of pictures").locator(".cluster").all()
@@ -372,10 +360,10 @@ def test_samples_of_a_cluster_and_groups_of_duplicates(
     known = Contents.of(report_of(demo_run))
     page = page_of(demo_run)
     item = page.locator(".cluster").first
-    item.get_by_role("button", name="Show samples").click()
+    click(item.get_by_role("button", name="Show samples"))
     expect(item.locator(".cluster-samples .card")).to_have_count(known.meta["clusters"][0]["top"][0]["n"])
 
-    page.get_by_role("button", name="Show all 5 groups").click()
+    click(page.get_by_role("button", name="Show all 5 groups"))
     near = page.locator(".copy-group", has_text="motorcycle-near-duplicate")
     expect(near.locator(".copies > li")).to_have_count(2)
     expect(near.locator("mark")).to_have_text(["large"])
@@ -383,7 +371,7 @@ def test_samples_of_a_cluster_and_groups_of_duplicates(
     exact = page.locator(".copy-group", has_text="chat-pasta-again")
     expect(exact.locator("h4")).to_contain_text("The same conversation and media")
     expect(exact.locator("mark")).to_have_count(0)
-    assert page.locator(".copy-group").count() == len(known.meta["duplicates"])
+    expect(page.locator(".copy-group")).to_have_count(len(known.meta["duplicates"]))
 
 
 def test_what_goes_by_a_threshold_is_coloured_when_it_moves(demo_run: Run, page_of: PageOf) -> None:
@@ -409,7 +397,9 @@ def test_points_are_drawn_where_they_lie(
     demo_run: Run, report_of: ReportOf, browser: Browser, webgl: bool, ratio: int
 ) -> None:
     known = Contents.of(report_of(demo_run))
-    context = browser.new_context(viewport={"width": 1200, "height": 900}, device_scale_factor=ratio)
+    context = browser.new_context(
+        viewport={"width": 1200, "height": 900}, device_scale_factor=ratio, reduced_motion="reduce"
+    )
     if not webgl:
         context.add_init_script(NO_WEBGL)
     faults: list[str] = []
@@ -432,7 +422,7 @@ def test_points_are_drawn_where_they_lie(
     rows, points = known.on_screen(plot)
     first, last = corner(points, 0.3, 0.3), corner(points, 0.55, 0.6)
     drag(page, [first, last])
-    assert selected(page) == sorted(rows[((points > first) & (points < last)).all(axis=1)].tolist())
+    assert_selected(page, sorted(rows[((points > first) & (points < last)).all(axis=1)].tolist()))
     context.close()
     assert not faults
 
@@ -448,8 +438,8 @@ def test_a_lost_context_comes_back(demo_run: Run, page_of: PageOf) -> None:
           const gone = event("webglcontextlost");
           lost.loseContext();
           await gone;
-          // While the event is still on its way a context cannot be restored.
-          await new Promise((done) => setTimeout(done, 50));
+          // Until the event is over a context cannot be restored.
+          await new Promise((done) => setTimeout(done));
           const back = event("webglcontextrestored");
           lost.restoreContext();
           await back;
@@ -486,9 +476,17 @@ def test_a_hundred_thousand_points_move_smoothly(
     plot = plot_of(page)
     expect(plot).to_have_attribute("data-drawn", str(n))
     plot.focus()
-    frames = page.evaluate(
+    frames, calls = page.evaluate(
         """async () => {
           const plot = document.querySelector(".map-plot");
+          const calls = { drawElements: 0, bufferData: 0 };
+          for (const name of Object.keys(calls)) {
+            const call = WebGL2RenderingContext.prototype[name];
+            WebGL2RenderingContext.prototype[name] = function (...given) {
+              calls[name] += 1;
+              return call.apply(this, given);
+            };
+          }
           const frame = () => new Promise((done) => requestAnimationFrame(done));
           const times = [];
           let last = await frame();
@@ -499,11 +497,12 @@ def test_a_hundred_thousand_points_move_smoothly(
             times.push(now - last);
             last = now;
           }
-          return times.sort((a, b) => a - b);
+          return [times.sort((a, b) => a - b), calls];
         }"""
     )
     print(f"100,000 points: a frame in {frames[15]:.0f} ms, the slowest in {frames[-1]:.0f} ms")
-    assert frames[15] < 1000  # without a graphics card, on a busy machine
-    page.locator(".map-legend button").first.click()
+    # How long a frame takes is the machine's; what is asked of it is one draw, of points that lie there already.
+    assert calls == {"drawElements": 30, "bufferData": 0}
+    click(page.locator(".map-legend button").first)
     taken = int(np.count_nonzero(arrays["task"] == 0))
     expect(page.locator("#selection h3")).to_contain_text(f"{taken:,} records selected")

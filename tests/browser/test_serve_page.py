@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, Locator, Page, Response, expect
 from vlitqc.engine.run import Run
 from vlitqc_reports.serve import Server
 
+from .rest import at_rest, click, ordered
+
 METRIC = "matching_degree"
 FIRST, PAGE = 4, 12
 
@@ -31,10 +33,9 @@ def server(demo_run: Run) -> Iterator[Server]:
 @pytest.fixture
 def page(page_at: Callable[..., Page], server: Server) -> Iterator[Page]:
     page = page_at(server.url)
-    page.emulate_media(reduced_motion="reduce")
     yield page
     # What is still on its way would be cut off, which the console tells.
-    page.wait_for_load_state("networkidle")
+    page.goto("about:blank")
 
 
 def meta(page: Page) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def part(page: Page) -> Locator:
     """The part of one metric, in the window."""
     anchor = next(m["anchor"] for m in meta(page)["metrics"] if m["name"] == METRIC)
     found = page.locator(f"#{anchor}")
-    found.locator(".samples").scroll_into_view_if_needed()
+    at_rest(found.locator(".samples"))
     expect(found.locator(".card").first).to_be_visible()
     return found
 
@@ -93,15 +94,13 @@ def is_worst_first(found: Locator, run: Run, n: int) -> None:
 
 def test_a_gallery_goes_on_to_the_last_record(page: Page, demo_run: Run) -> None:
     found = part(page)
-    found.get_by_role("button", name="Worst").click()
-    # Until then the cards are those of the order before.
-    expect(found.locator(".cards")).to_have_attribute("aria-busy", "false")
+    ordered(found.locator(".samples"), "Worst")
     cards, more = found.locator(".card"), found.locator(".show-more")
     n = int(demo_run.scores[METRIC].count())
     shown = FIRST
     expect(cards).to_have_count(shown)
     while shown < n:
-        more.click()
+        click(more)
         shown = min(shown + PAGE, n)
         expect(cards).to_have_count(shown)
     expect(more).to_be_hidden()
@@ -111,6 +110,7 @@ def test_a_gallery_goes_on_to_the_last_record(page: Page, demo_run: Run) -> None
 @pytest.mark.parametrize("asked", [False, True])
 def test_more_of_an_order_that_is_still_on_its_way(page: Page, demo_run: Run, asked: bool) -> None:
     found = part(page)
+    at_rest(found.get_by_role("button", name="Worst"))
     worst, more = found.get_by_role("button", name="Worst"), found.locator(".show-more")
     page.route("**/api/order?*", lambda _: None)
     if asked:
@@ -121,7 +121,8 @@ def test_more_of_an_order_that_is_still_on_its_way(page: Page, demo_run: Run, as
         found.evaluate("(part, worst) => { worst.click(); part.querySelector('.show-more').click(); }",
                        worst.element_handle())  # fmt: skip
     expect(found.locator(".cards")).to_have_attribute("aria-busy", "true")
-    page.wait_for_timeout(300)  # longer than a gallery waits for another wish
+    # Longer than a gallery waits for another wish, by the page's own clock.
+    page.evaluate("() => new Promise((done) => setTimeout(done, 300))")
     page.unroute("**/api/order?*")  # which lets go what is held
     expect(found.locator(".card")).to_have_count(FIRST + PAGE)
     expect(found.locator(".cards")).to_have_attribute("aria-busy", "false")
@@ -131,12 +132,11 @@ def test_more_of_an_order_that_is_still_on_its_way(page: Page, demo_run: Run, as
 def test_pictures_come_when_they_are_seen(page: Page) -> None:
     answers: list[Response] = []
     page.on("response", lambda answer: answers.append(answer) if "picture?" in answer.url else None)
-    found = part(page)
-    picture = found.locator(".card img").first
-    picture.scroll_into_view_if_needed()
+    with page.expect_response(lambda answer: "picture?" in answer.url):
+        found = part(page)
+        picture = at_rest(found.locator(".card img").first)
     expect(picture).to_have_js_property("complete", value=True)
     assert 0 < picture.evaluate("image => image.naturalWidth") <= 320
-    page.wait_for_load_state("networkidle")
     assert answers
     assert {(answer.status, answer.headers["content-type"]) for answer in answers} == {(200, "image/jpeg")}
 

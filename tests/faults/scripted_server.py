@@ -142,7 +142,7 @@ class ScriptedServer:
             self.most_at_once = max(self.most_at_once, self._at_once)
         try:
             reply = self.script(request)
-            self._over.wait(30 if reply.hang else reply.delay)
+            self._over.wait(300 if reply.hang else reply.delay)
         finally:
             with self._lock:
                 self._at_once -= 1

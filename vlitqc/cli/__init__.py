@@ -9,7 +9,7 @@ import traceback
 
 import click
 
-from vlitqc.cli import cache, check, compare, filter, inspect, models, report, score
+from vlitqc.cli import cache, check, compare, correlate, filter, inspect, models, report, score, validate
 from vlitqc.cli.options import EXIT_CODES
 from vlitqc.cli.streams import in_plain, terminal
 from vlitqc.errors import InputError, VlitqcError
@@ -43,6 +43,8 @@ def cli() -> None:
       vlitqc explain data.vlitqc 000123      why a record was kept or dropped
       vlitqc check data.vlitqc --require "matching_degree.mean >= 25"
       vlitqc compare data.vlitqc b.vlitqc    side by side, and what differs
+      vlitqc correlate *.vlitqc --benchmarks scores.csv
+      vlitqc validate data.vlitqc            which metric notices which planted fault
       vlitqc metrics                         what is measured, and by which model
 
     Every option has a variable, as VLITQC_SCORE_PROFILE is that of 'vlitqc score --profile'. Where an option may
@@ -58,7 +60,9 @@ for command in (
     filter.recipes,
     filter.explain,
     check.check,
+    validate.validate,
     compare.compare,
+    correlate.correlate,
     models.metrics,
     models.models,
     cache.cache,

@@ -17,22 +17,22 @@ from vlitqc.cli.streams import print_json, terminal
 )
 @click.option("--json", is_flag=True, help="Print as JSON.")
 def metrics(name: str | None, profile: str, json: bool) -> None:
-    """List the metrics, or say everything about one.
+    """List the metrics, or show the card of one: what it is, costs, sees and misses.
 
     \b
     Examples:
       vlitqc metrics
       vlitqc metrics matching_degree
     """
-    from vlitqc import console, profiles, registry
+    from vlitqc import cards, console, profiles, registry
 
     chosen = profiles.load(profile)
     if name is not None:
-        fields = registry.load_metric(name).spec.as_table()
+        card = cards.load(name)
         if json:
-            print_json(fields)
+            print_json(card.as_json(chosen))
         else:
-            terminal().print(console.rows(["", name], fields.items()))
+            terminal().print(console.rows(["", name], card.short(chosen)))
         return
     lines = [
         (entry.principle.label, entry.name, profiles.served_by(chosen, entry.name), entry.owner)

@@ -167,7 +167,7 @@ def score(
     what another has finished. Do not write from two at a time.
     """
     budget = _budget(max_errors)
-    _quieten_libraries()
+    quieten_libraries()
     from vlitqc import console
     from vlitqc.engine import run as engine
     from vlitqc.engine import scorecard
@@ -278,7 +278,7 @@ def _budget(text: str | None) -> Any:
     return lambda records: value * records / 100 if share else value
 
 
-def _quieten_libraries() -> None:
+def quieten_libraries() -> None:
     """Keep the model libraries' progress bars and advice out of our output."""
     import os
 

@@ -12,7 +12,7 @@ from vlitqc.errors import RunError
 class Scales:
     """Which metrics of several data sets share a scale; ``faults`` say of each set what does not."""
 
-    def __init__(self, sets: Sequence[DataSet], letters: str) -> None:
+    def __init__(self, sets: Sequence[DataSet], letters: Sequence[str]) -> None:
         self._sets = sets
         self._letters = letters
         self.faults = [fault for i in range(1, len(sets)) if (fault := self._fault(i)) is not None]

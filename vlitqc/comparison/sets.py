@@ -84,13 +84,25 @@ class DataSet:
 
 
 def open_sets(paths: Sequence[str | Path | Run], *, filtered: bool = False) -> list[DataSet]:
+    """The data sets of ``find_sets`` to compare.
+
+    Raises UsageError for fewer than two or more than eight, and what ``find_sets`` raises.
+    """
+    found = find_sets(paths, filtered=filtered)
+    if len(found) < 2:
+        raise UsageError(_too_few(found))
+    if len(found) > MOST:
+        raise UsageError(f"{len(found)} data sets were named; compare at most {MOST} at a time")
+    return found
+
+
+def find_sets(paths: Sequence[str | Path | Run], *, filtered: bool = False) -> list[DataSet]:
     """The data sets of these paths, in order: runs, inputs that were scored, and outputs of filters.
 
     A ``.filter.json``, and the file or folder of kept or dropped records beside it, is that part of the run which was
     filtered. ``filtered`` puts after each run what its latest filter kept.
 
-    Raises RunError for what is none of these, UsageError for fewer than two data sets, more than eight, or an empty
-    one.
+    Raises RunError for what is none of these, UsageError for an empty one.
     """
     places = [
         path if isinstance(path, Run) or is_url(path) else _filter_at(local(path)) or Path(path)
@@ -109,10 +121,6 @@ def open_sets(paths: Sequence[str | Path | Run], *, filtered: bool = False) -> l
             if decisions is None:
                 raise UsageError(_no_filter(run))
             found.append(_part(decisions, "kept", [run]))
-    if len(found) < 2:
-        raise UsageError(_too_few(found))
-    if len(found) > MOST:
-        raise UsageError(f"{len(found)} data sets were named; compare at most {MOST} at a time")
     return _told_apart(found)
 
 

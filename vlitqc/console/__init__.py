@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vlitqc.console.bars import RunProgress, download, progress
 from vlitqc.console.comparison import comparison, parts_drawn
+from vlitqc.console.correlations import correlations
 from vlitqc.console.explanation import explanation
 from vlitqc.console.filtering import filtered, floors
 from vlitqc.console.gates import gates
@@ -11,12 +12,14 @@ from vlitqc.console.inspection import advice, inspection
 from vlitqc.console.scorecard import scorecard
 from vlitqc.console.text import clean, number, rows, size, usage, visible
 from vlitqc.console.times import times
+from vlitqc.console.validity import validity
 
 __all__ = [
     "RunProgress",
     "advice",
     "clean",
     "comparison",
+    "correlations",
     "download",
     "explanation",
     "filtered",
@@ -31,5 +34,6 @@ __all__ = [
     "size",
     "times",
     "usage",
+    "validity",
     "visible",
 ]

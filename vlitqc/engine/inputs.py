@@ -36,7 +36,8 @@ ROOT_RECORDS = 2000
 
 _IN_MEMORY = "input.jsonl"
 _OF_A_RUN = (
-    *("run.json", "profile.json", "scorecard.json", "issues.parquet", "filters.json", ".lock", _IN_MEMORY),
+    *("run.json", "profile.json", "scorecard.json", "issues.parquet", "filters.json", "validity.json"),
+    *(".lock", _IN_MEMORY),
     *("scores", "features", "shards", "remote"),
 )
 """What only a run itself writes into its directory."""

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from vlitqc.errors import ModelUnavailable, UsageError
-from vlitqc.models.feature_cache import FeatureCache, device_in_words
+from vlitqc.models.feature_cache import FILE_NAME, FeatureCache, device_in_words
 from vlitqc.models.roles import check_roles
 from vlitqc.models.store import ModelStore
 from vlitqc.models.torch_device import has_gpu
@@ -98,7 +98,7 @@ class Plan:
     allow_outside: bool = False
     allow_remote: bool = False
     judge_limit: int | None = None
-    cache: bool = False
+    cache: bool | Path = False
     mirror: Mirror | None = None
 
 
@@ -142,6 +142,8 @@ def feature_cache(plan: Plan, device: str | None = None) -> FeatureCache | None:
         **versions(),
         "device": device or device_in_words(plan.device),
     }
+    if isinstance(plan.cache, Path):
+        return FeatureCache(plan.cache / FILE_NAME, versions=told)
     return FeatureCache.in_folder(told)
 
 

@@ -11,6 +11,7 @@
       scores/          part-NNNNN.parquet, one row a record: pandas.read_parquet("data.vlitqc/scores")
       issues.parquet   every fault found, with its place
       scorecard.json   the ten principles, with intervals; schema beside engine/scorecard.py
+      validity.json    what "vlitqc validate" found, if it was asked
       report.html      the page
 
 At a URL are the same files but for ``remote`` and those of ``features`` that a page does not draw; see ``mirror``.
@@ -98,7 +99,7 @@ VIEW_SIDE = 512
 VIEW_BYTES = 2 << 20
 """A picture of more bytes does not wait for somebody to look at it: four records with a dozen each are held at once."""
 BROUGHT = (
-    *("run.json", "profile.json", "scorecard.json", "filters.json"),
+    *("run.json", "profile.json", "scorecard.json", "filters.json", "validity.json"),
     *("input.jsonl", "issues.parquet", "scores", "features"),
 )
 """What is brought from a URL of a run that is opened."""
@@ -427,10 +428,11 @@ def score(
     judge: Mapping[str, Any] | None = None,
     judge_limit: int | None = None,
     announce: Callable[[str], None] | None = None,
-    cache: bool = True,
+    cache: bool | Path = True,
     engine: str = "local",
     ray_address: str | None = None,
     gpus_per_worker: float | None = None,
+    models: ModelStore | None = None,
 ) -> Run:
     """Score a data set and return the finished run.
 
@@ -475,6 +477,8 @@ def score(
             run.
         gpus_per_worker: where the cluster has GPUs and ``device`` allows them, each model that takes one is held by
             actors of its own, with this many GPUs each: by default 1/M of one for M such models. 0: by the workers.
+        models: what ``model_store`` gave, so that runs one after another in this process load each model once. Its
+            profile and device take the place of ``profile``, ``device``, ``lm``, ``judge`` and ``judge_limit``.
 
     A run that was interrupted is taken up by the same call; finished shards are not computed again.
 
@@ -491,6 +495,8 @@ def score(
     """
     started = time.monotonic()
     clock = Clock()
+    if models is not None:
+        device, judge_limit = models.device, models.judge_limit
     size = resolved_batch_size(batch_size, device)
     counts = (
         ("limit", limit),
@@ -500,7 +506,7 @@ def score(
     for option, value in counts:
         if value is not None and value < 1:
             raise UsageError(f"{option}={value}: expected 1 or more")
-    chosen = _chosen(profile, lm, judge)
+    chosen = models.profile if models is not None else _chosen(profile, lm, judge)
     names = choose_metrics(chosen, metrics)
     made = executor(
         engine, workers=workers, ray_address=ray_address, gpus_per_worker=gpus_per_worker, device=device
@@ -551,11 +557,12 @@ def score(
             allow_outside=allow_outside,
             allow_remote=allow_remote,
             judge_limit=judge_limit,
-            cache=cache and size_limit() > 0,
+            cache=cache if isinstance(cache, Path) else cache and size_limit() > 0,
             mirror=mirror,
         )
         with clock.measure("stage", Stage.SET_UP):
-            models = ModelStore(chosen, device=device, judge_limit=judge_limit)
+            if models is None:
+                models = ModelStore(chosen, device=device, judge_limit=judge_limit)
             planned = prepare(plan, models)
             check_columns(planned)
             gpu = crew.fit(planned, models)
@@ -731,9 +738,21 @@ def _added(
     }
 
 
-def _chosen(profile: str, lm: str | None, judge: Mapping[str, Any] | None) -> Profile:
+def model_store(
+    profile: str | Profile,
+    *,
+    lm: str | None = None,
+    judge: Mapping[str, Any] | None = None,
+    judge_limit: int | None = None,
+    device: str = "auto",
+) -> ModelStore:
+    """The models of a profile for several calls of ``score``, whose arguments these are; nothing is loaded yet."""
+    return ModelStore(_chosen(profile, lm, judge), device=device, judge_limit=judge_limit)
+
+
+def _chosen(profile: str | Profile, lm: str | None, judge: Mapping[str, Any] | None) -> Profile:
     """The profile with the language model and the judge of the call in their roles."""
-    chosen = profiles.load(profile)
+    chosen = profiles.load(profile) if isinstance(profile, str) else profile
     if lm is not None:
         model = chosen.models.get(lm) or profiles.model_from(
             lm, role="lm", kind="LanguageModel", backend="causal_lm"

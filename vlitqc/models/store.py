@@ -59,6 +59,7 @@ class ModelStore:
     ) -> None:
         self.profile = profile
         self.elsewhere = elsewhere
+        self.device, self.judge_limit = device, judge_limit
         self._of_run = {"device": device, "limit": judge_limit}
         self._built: dict[str, Any] = {}
         self._checked: dict[ModelFile, tuple[Path, str]] = {}
