@@ -164,6 +164,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2, metavar="N", help="runs of each length (2)")
     parser.add_argument("--write", nargs="?", type=Path, const=COST, metavar="FILE")
     arguments = parser.parse_args()
+    if arguments.repeats < 1:
+        parser.error(f"--repeats {arguments.repeats}: expected 1 or more")
     llava = arguments.data / LLAVA
     if not llava.is_file():
         parser.error(f"{llava} does not exist; --data names the folder with llava_pretrain_2k/")

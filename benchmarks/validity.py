@@ -4,14 +4,14 @@
     python benchmarks/validity.py --data DIR --write      keeps what was found, and renews the tables
     python benchmarks/validity.py --tables-only           renews the tables from what was kept
 
-Two kinds of area. **Sets** (demo, flickr8k, coco, llava, photos) are corrupted in controlled ways and scored again, as
+Two kinds of area. **Sets** (demo, flickr8k, coco, llava, …) are corrupted in controlled ways and scored again, as
 ``vlitqc validate`` does; each result is kept in ``benchmarks/validity/<set>.json``. **Known** (matching,
 image_readability, visual_complexity, granularity) hold lite's scores against what people or file names say of public
 data; they are kept in ``benchmarks/validity_known.json``. The tables are ``benchmarks/VALIDITY.md`` and a block of
 ``docs/validity.md``. Areas whose data is absent below DIR are left out and named. Nothing is fitted to them.
 
-Exit code 1: a metric does not see a corruption of its own, another one moves without an explanation, or a requirement
-of a known area is missed. A set takes minutes on two cores; ``--areas`` takes one alone.
+Exit code 1: a metric does not see a corruption of its own, another one moves without an explanation, a requirement of a
+known area is missed, or nothing could be measured. A set takes minutes on two cores; ``--areas`` takes one alone.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ import validity_text
 from rich.console import Console
 from rich.status import Status
 from rich.table import Table
+
+from vlitqc.errors import UsageError
 
 Rows = list[dict[str, Any]]
 
@@ -157,6 +159,7 @@ def experiment(name: str, data: Path, options: argparse.Namespace, console: Cons
             records=source.records or options.records,
             parts=options.parts,
             seed=options.seed,
+            lm=source.lm,
             progress=Told(status, name),
         )
     return found.as_json()
@@ -219,12 +222,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         if options.data is None or not options.data.is_dir():
             parser.error(f"--data {options.data} is not a folder")
-        results, known = measure(chosen, options, console)
+        if options.instructions is not None and not options.instructions.is_file():
+            parser.error(f"--instructions {options.instructions} is not a file")
+        try:
+            results, known = measure(chosen, options, console)
+        except UsageError as error:
+            parser.error(str(error))
         if options.write:
             kept = {**read_known(), **known}
             KNOWN.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             if validity_tables.stored():
                 tables(validity_tables.stored(), kept, PAGE, TABLES)
+    if not (results or known):
+        console.print("nothing was measured")
+        return 1
     wrong = [*validity_tables.failures(results), *missed(known)]
     for line in wrong:
         console.print(f"missed: {line}", markup=False, highlight=False)

@@ -7,6 +7,7 @@ its labels and reference captions.
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -94,16 +95,21 @@ def percentile_scores(pictures: FloatArray, texts: FloatArray, *, n_others: int 
 def matching_table(data: Path) -> list[dict[str, Any]]:
     """AUC of the raw cosine, the matching degree and the matching percentile on each set under ``data``.
 
-    The raw cosine is ConSE without centring. Sets that are absent have a row that says so.
+    The raw cosine is ConSE without centring. Sets that are absent have a row that says so; without any of
+    them it is FileNotFoundError.
     """
+    needed_of = {name: data / needed for name, (needed, *_) in SETS.items()}
+    present = {name for name, path in needed_of.items() if path.exists()}
+    if not present:
+        raise FileNotFoundError(errno.ENOENT, "no set is there", str(next(iter(needed_of.values()))))
     store = ModelStore(profiles.load("lite"), device="cpu")
     network: EfficientNetLite = store.get("efficientnet")
     encoder: SentenceEncoder = store.get("minilm")
     model: ConSE = store.get("conse")
     labels = encoder.encode_texts([label_sentence(name) for name in read_lines(LABELS)])
     rows: list[dict[str, Any]] = []
-    for name, (needed, read, required) in SETS.items():
-        if not (data / needed).exists():
+    for name, (_, read, required) in SETS.items():
+        if name not in present:
             rows.append({"set": f"{name} (absent)", "n": 0})
             continue
         pairs = read(data)

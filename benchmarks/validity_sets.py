@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,7 +30,8 @@ QUESTIONS = (
 class Source:
     """A data file, and the folder that its pictures' paths start from.
 
-    ``metrics`` and ``corruptions`` are None for all; ``records`` is None for as many as are asked for.
+    ``metrics`` and ``corruptions`` are None for all; ``records`` is None for as many as are asked for; ``lm`` names a
+    causal language model beside the profile.
     """
 
     file: Path
@@ -38,6 +39,7 @@ class Source:
     metrics: tuple[str, ...] | None = None
     corruptions: tuple[str, ...] | None = None
     records: int | None = None
+    lm: str | None = None
 
 
 def demo(_: Path, home: Path) -> Source:
@@ -112,12 +114,32 @@ def together(data: Path, home: Path) -> Source:
     )
 
 
+def with_smollm2(source: Callable[[Path, Path], Source]) -> Callable[[Path, Path], Source]:
+    """What needs a causal language model, with the small one that lite can take."""
+
+    def made(data: Path, home: Path) -> Source:
+        return replace(
+            source(data, home),
+            metrics=("ifd", "text_readability"),
+            corruptions=(
+                *("leaked_responses", "swapped_responses", "simplified_instructions"),
+                *("shuffled_words", "typos", "truncated_response", "repeated_response"),
+            ),
+            records=100,
+            lm="smollm2",
+        )
+
+    return made
+
+
 SETS: dict[str, Callable[[Path, Path], Source]] = {
     "demo": demo,
     "flickr8k": photos("flickr8k"),
     "coco": photos("coco"),
     "llava": llava,
     "photos": together,
+    "demo_smollm2": with_smollm2(demo),
+    "llava_smollm2": with_smollm2(llava),
 }
 """Name → ``(folder of public data, empty folder) → source``; FileNotFoundError where it is absent."""
 
@@ -127,6 +149,8 @@ TITLES = {
     "coco": "COCO",
     "llava": "LLaVA-Pretrain",
     "photos": "all photos",
+    "demo_smollm2": "demo data, SmolLM2",
+    "llava_smollm2": "LLaVA-Pretrain, SmolLM2",
 }
 
 

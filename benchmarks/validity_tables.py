@@ -27,7 +27,26 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ): "sharpness is relative to contrast, so dark and bright pictures keep theirs",
     ("image_readability", "occlusion"): "what is left of the picture is as sharp as before",
     ("text_readability", "truncated_response"): "the words that are left are still in their order",
-    ("text_readability", "repeated_response"): "a mean over pairs of words sees the seams alone",
+    (
+        "text_readability",
+        "repeated_response",
+    ): "a mean over pairs of words sees the seams alone, and a language model "
+    "with a memory expects what it has just read",
+    (
+        "text_readability",
+        "shuffled_words",
+    ): "captions that are lists of words read little worse in another order",
+    ("text_readability", "shuffled_instruction_words"): "the response is as it was, and is the longer part",
+    ("text_readability", "typos"): "captions with names and rare words are taken for misspelt as they are",
+    (
+        "response_diversity",
+        "duplicated_responses",
+    ): "halves of so few single captions hold hardly a cluster, before as after; see all photos",
+    (
+        "visual_semantic_diversity",
+        "similar_pictures",
+    ): "halves of so few pictures hold hardly a cluster, before as after; see all photos",
+    ("ifd", "swapped_responses"): "it reads no picture: to a general question every caption is an answer",
 }
 """(metric, corruption) → why a limit is missed. A movement that is explained does not count as a failure; a corruption
 of its own that a metric does not see stays one."""

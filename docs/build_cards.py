@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import re
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from vlitqc import cards, profiles, registry
-from vlitqc.cards import Card, Cell, Validation
+from vlitqc.cards import Card, Cell
 from vlitqc.profiles import Profile
 from vlitqc.types import Principle
 
@@ -33,7 +34,8 @@ OURS = "vlitqc"
 SHIPPED = ("lite", "paper", "modern")
 FORMAT = 1
 MADE = "<!-- Written by docs/build_cards.py from the code, the card and the measurements; edit those. -->"
-BETTER = {True: "higher", False: "lower", None: "neither"}
+BETTER = {True: " ↑", False: " ↓", None: ""}
+_SIGN = re.compile(r"(?<![\w.-])-(?=[\d∞])")
 LEVELS = {"sample": "a score for each sample", "dataset": "one value of the data set"}
 
 
@@ -97,10 +99,10 @@ def facts(card: Card, lite: Profile) -> str:
         ("principle", principle),
         ("level", LEVELS[card.spec.level]),
         ("unit", told["unit"]),
-        ("range", told["range"]),
+        ("range", told["range"].replace("inf", "∞")),
         ("direction", told["direction"]),
         ("from turns and pictures to samples and the data set", told["reduction"]),
-        ("further columns", told["columns"]),
+        ("further columns", re.sub(r"\w+_\w+", r"`\g<0>`", told["columns"])),
         ("version", told["version"]),
         ("source", told["source"]),
     ]
@@ -139,6 +141,7 @@ def cost(card: Card, shipped: Sequence[Profile]) -> str:
     rows = [(profile.name, str(card.cost(profile))) for profile in shipped]
     rows[1:1] = [(name, str(card.costs[name])) for name in others]
     told = table(("profile", "the metric alone"), rows)
+    told = told.replace("docs/cost_model.md", "[cost model](../cost_model.md)")
     if not where:
         return told
     sets = "; ".join(f"{name}: {what}" for name, what in where["sets"].items())
@@ -159,10 +162,15 @@ def cost(card: Card, shipped: Sequence[Profile]) -> str:
 def validity(card: Card, shipped: Sequence[Profile]) -> list[str]:
     """How well the metric tells corrupted from clean, with the reasons where that was not measured."""
     known = {profile.name: profile for profile in shipped}
+    measured = {found.profile for found in card.validations for cell in found.own if cell.auc is not None}
+    by_halves = card.spec.level == "dataset" and card.spec.name not in card.spec.columns
     rows, notes = [], []
     for found in card.validations:
-        for cell in found.own:
-            rows.append((found.data, found.profile, *shown(cell, found)))
+        # Of a profile in which nothing was measured the reason is told once, below.
+        if found.profile in measured or found.profile not in known:
+            rows += [
+                (found.data, found.profile, *shown(cell, found.records, by_halves)) for cell in found.own
+            ]
         if found.off is not None:
             off = found.off
             told = f"`{off.corruption}` moves it most, AUC {interval(off.auc, off.interval)}, whichever the direction"
@@ -199,15 +207,15 @@ def validity(card: Card, shipped: Sequence[Profile]) -> list[str]:
     return [*parts, "\n".join(notes)] if notes else parts
 
 
-def shown(cell: Cell, found: Validation) -> tuple[str, ...]:
-    """The row of one corruption."""
+def shown(cell: Cell, records: int, by_halves: bool) -> tuple[str, ...]:
+    """The row of one corruption, of which halves of the records or single ones were compared."""
     told = f"none: {cell.reason or 'no pair'}" if cell.auc is None else interval(cell.auc, cell.interval)
     verdict = {True: ": yes", False: ": **no**", None: ""}[cell.holds]
     return (
         f"`{cell.corruption}`",
         told,
         interval(cell.spearman, cell.spearman_interval),
-        f"{cell.n} halves" if cell.n == found.parts else f"{cell.n} of {found.records} records",
+        f"{cell.n} halves" if by_halves else f"{cell.n} of {records} records",
         f"{cell.became_null:.0%}",
         "–" if cell.wanted is None else f"≥ {cell.wanted:g}{verdict}",
     )
@@ -218,8 +226,9 @@ def floors(card: Card, shipped: Sequence[Profile]) -> list[str]:
     rows, notes = [], []
     for profile in shipped:
         found = card.floor(profile)
-        sets = "".join(f"; {name} {value:.3g}" for name, value in found.sets.items())
-        rows.append((profile.name, "–" if found.floor is None else f"{found.floor:g}", f"{found.why}{sets}"))
+        sets = ", ".join(f"{name} {value:.3g}" for name, value in found.sets.items())
+        why = f"{found.why} ({sets})" if sets else found.why
+        rows.append((profile.name, "–" if found.floor is None else f"{found.floor:g}", why))
         if found.caught:
             caught = ", ".join(f"`{name}` {share:.0%}" for name, share in found.caught.items())
             notes.append(f"Share of corrupted records below the floor of {profile.name}: {caught}.")
@@ -232,7 +241,7 @@ def index(every: Sequence[Card], lite: Profile) -> str:
     for card in every:
         spec = card.spec
         own = [cell.auc for found in card.validity(lite) for cell in found.own if cell.auc is not None]
-        auc = f"{min(own):.2f} to {max(own):.2f}" if own else "not measured"
+        ends = dict.fromkeys(f"{auc:.2f}" for auc in (min(own), max(own))) if own else ["not measured"]
         seconds = list(card.cost(lite).seconds.values())
         floor = card.floor(lite).floor
         rows.append(
@@ -240,9 +249,8 @@ def index(every: Sequence[Card], lite: Profile) -> str:
                 spec.principle.label,
                 f"[`{spec.name}`]({spec.name}.md)",
                 spec.level.replace("dataset", "data set"),
-                spec.unit or "–",
-                BETTER[spec.higher_is_better],
-                auc,
+                f"{spec.unit}{BETTER[spec.higher_is_better]}".strip(),
+                " to ".join(ends),
                 f"{seconds[0]:g}" if seconds else "–",
                 "–" if floor is None else f"{floor:g}",
             )
@@ -252,7 +260,6 @@ def index(every: Sequence[Card], lite: Profile) -> str:
         "metric",
         "level",
         "unit",
-        "better",
         "AUC on own faults",
         "s for 1,000 samples",
         "floor",
@@ -262,8 +269,8 @@ def index(every: Sequence[Card], lite: Profile) -> str:
             "# All metrics in a table",
             MADE,
             "AUC, cost and floor are those of *lite*: the lowest and highest AUC over the faults that the metric is "
-            "for and the\ndata sets that it was tried on, and seconds of one core for the metric alone. Each name "
-            "leads to its card.",
+            "for and the\ndata sets that it was tried on, and seconds of one core for the metric alone. ↑: higher "
+            "is better, ↓: lower is.\nEach name leads to its card.",
             table(headings, rows),
         ]
     ) + "\n"  # fmt: skip
@@ -273,11 +280,10 @@ def index(every: Sequence[Card], lite: Profile) -> str:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """A Markdown table, its negative numbers with a minus sign."""
     lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(
-        "| " + " | ".join(unwrapped(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
+    cells = [[_SIGN.sub("−", unwrapped(cell)).replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def unwrapped(text: str) -> str:
@@ -355,7 +361,7 @@ def record(results: Mapping[str, Mapping[str, Any]], file: Path = VALIDITY) -> N
 
 def differences(made: Mapping[str, str], folder: Path = PAGES) -> list[str]:
     """What is out of date, as lines of a diff."""
-    found = []
+    found: list[str] = []
     here = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.md"))}
     for name in sorted({*here, *made}):
         old, new = here.get(name, ""), made.get(name, "")

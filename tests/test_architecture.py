@@ -60,7 +60,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cards": {"types", "errors", "registry", "profiles"},
     "console": {"types", "errors"},
     "testing": {"types", "errors"},
-    "vlitqc": {"types", "errors", "engine", "filtering", "comparison", "validity"},  # the Python API in __init__.py
+    "vlitqc": {
+        "types",
+        "errors",
+        "engine",
+        "filtering",
+        "comparison",
+        "validity",
+    },  # the Python API in __init__.py
     "cli": {
         "errors",
         "registry",

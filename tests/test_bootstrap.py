@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from vlitqc.analysis import bootstrap
 from vlitqc.analysis.bootstrap import (
     MOST_RESAMPLED,
+    _population,
     bootstrap_counts,
     bootstrap_kinds,
     bootstrap_mean,
@@ -137,3 +138,17 @@ def test_the_interval_of_kinds_always_holds_their_number(
     assert found is not None
     assert min(1, kinds) <= found[0] <= kinds <= found[1]
     assert bootstrap_kinds(np.array([1]), seed=0) is None
+
+
+def test_the_estimated_population_by_hand() -> None:
+    # N = 5, f1 = 2, f2 = 0: f0 = 4/5 · 2·1/2 = 0.8, one category with 1 − C = 2·0.8/(5·0.8 + 2) = 4/15. The seen ones
+    # lose it in proportion to 0.6·0.4⁵ = 0.006144 and twice 0.2·0.8⁵ = 0.065536.
+    rare = 0.065536 / (0.006144 + 2 * 0.065536) * 4 / 15
+    common = 0.006144 / (0.006144 + 2 * 0.065536) * 4 / 15
+    found = _population(np.array([3, 0, 1, 1]))
+    assert found == pytest.approx([0.6 - common, 0.2 - rare, 0.2 - rare, 4 / 15])
+    # N = 4, f1 = 2, f2 = 1: f0 = 3/4 · 2²/2 = 1.5, two categories with 2·1.5/(4·1.5 + 2) = 0.375 together.
+    assert _population(np.array([2, 1, 1]))[3:] == pytest.approx([0.1875, 0.1875])
+    # A single one seen once says of no other; of many Chao1 says more than are drawn apart.
+    assert _population(np.array([4, 1])) == pytest.approx([0.8, 0.2])
+    assert len(_population(np.ones(50, np.int64))) == 50 + 500

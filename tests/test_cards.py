@@ -133,7 +133,7 @@ def test_a_card_is_complete(name: str, build: ModuleType) -> None:
     assert all(
         reference.url.startswith("https://") and reference.title for reference in card.prose.references
     )
-    assert set(card.prose.scales) | set(card.prose.floors) <= set(profiles.names())
+    assert set(card.prose.scales) <= set(profiles.names())
     page = build.page(card, SHIPPED)
     assert [line[3:] for line in page.splitlines() if line.startswith("## ")] == HEADINGS
     assert card.spec.reduction in page
@@ -157,7 +157,7 @@ def test_a_card_has_numbers_or_says_why_not(name: str, profile: profiles.Profile
     floor = card.floor(profile)
     assert floor.floor == profile.metrics[name].floor
     assert (floor.floor is None) == floor.why.startswith("none: ")
-    assert "none has been set" not in floor.why
+    assert floor.why != cards.NO_FLOOR
     assert floor.why != "set by hand"
 
 
@@ -226,7 +226,7 @@ def test_a_third_party_needs_no_card(toy: Callable[..., cards.Card]) -> None:
     rows = dict(card.short(lite()))
     assert rows["what"] == "A toy."
     assert rows["models"] == "on request: --metrics"
-    assert rows["floor"] == "none: none has been set"
+    assert rows["floor"] == cards.NO_FLOOR
     assert card.as_json(lite())["card"] is None
 
 
@@ -315,15 +315,17 @@ def test_results_are_copied_and_shown(
     first = result(
         cell("blur", "target", 0.93, spearman=-0.8, spearman_interval=[-0.9, -0.7]),
         cell("noise", "target", None, reason="no picture"),
+        cell("jpeg", "target", 0.9, n=20),
         cell("typos", "off", 0.52),
         cell("rotated", "off", 0.58),
         cell("occlusion", "may_move", 0.99),
         version="0",
     )
-    build.record({"Photos": first, "Forms": result(cell("blur", "target", 0.81))}, file)
+    second = result(cell("blur", "target", 0.81), cell("rotated", "off", 0.55))
+    build.record({"Photos": first, "Forms": second}, file)
     card = toy(toy=PROSE, validity=file.read_text(encoding="utf-8"))
     photos, forms = card.validity(lite())
-    assert (photos.data, photos.records, forms.data, forms.off) == ("Photos", 40, "Forms", None)
+    assert (photos.data, photos.records, forms.data) == ("Photos", 40, "Forms")
     assert photos.own[0] == cards.Cell(
         "blur", "falls", 40, 0.25, 0.93, [0.88, 0.98], -0.8, [-0.9, -0.7], wanted=0.9, holds=True
     )
@@ -335,13 +337,31 @@ def test_results_are_copied_and_shown(
     alike = replace(card, same={"paper": "lite"})
     assert alike.validity(profiles.load("paper")) == [photos, forms]
     rows = dict(card.short(lite()))
-    assert rows["own faults"] == "blur: AUC 0.93 (Photos), 0.81 (Forms)"
+    assert rows["own faults"] == "AUC on Photos, Forms"
+    assert ("", "blur: 0.93, 0.81") in card.short(lite())
+    assert not any("noise" in text for _, text in card.short(lite()))
     assert rows["other faults"] == "rotated moves it most: AUC 0.58 (Photos)"
     page = "\n".join(build.validity(card, [lite()]))
-    row = "| Photos | lite | `blur` | 0.93 [0.88, 0.98] | -0.80 [-0.90, -0.70] | 40 of 40 records | 25% | ≥ 0.9: yes |"
+    row = "| Photos | lite | `blur` | 0.93 [0.88, 0.98] | −0.80 [−0.90, −0.70] | 40 of 40 records | 25% | ≥ 0.9: yes |"
     assert row in page
     assert "none: no picture" in page
+    assert "| 20 of 40 records |" in page
     assert "measured with version 0 of the metric, which is now 1" in page
+
+
+def test_where_nothing_could_be_measured_the_reason_is_told_once(
+    build: ModuleType, toy: Callable[..., cards.Card], tmp_path: Path
+) -> None:
+    file = tmp_path / "validity.toml"
+    silent = result(
+        cell("blur", "target", None, reason="no picture"), cell("jpeg", "target", None, reason="no picture")
+    )
+    build.record({"Photos": silent, "Forms": silent}, file)
+    card = toy(toy=PROSE, validity=file.read_text(encoding="utf-8"))
+    assert build.validity(card, [lite()]) == ["- lite: not measured: no picture."]
+    build.record({"Forms": result(cell("blur", "target", 0.8))}, file)
+    page = "\n".join(build.validity(toy(toy=PROSE, validity=file.read_text(encoding="utf-8")), [lite()]))
+    assert page.count("no picture") == 2, "of a set without any AUC beside one with, each fault has its row"
 
 
 def test_a_result_takes_the_place_of_an_older_one(build: ModuleType, tmp_path: Path) -> None:
@@ -388,7 +408,7 @@ def test_a_derived_floor_says_where_it_comes_from(build: ModuleType, toy: Callab
     profile = SimpleNamespace(name="lite", where="lite", metrics={"toy": entry})
     assert card.floor(profile) == cards.Floor(-1.5, "p01 of clean", {"Photos": -1.2}, {"blur": 0.4})
     shown = build.floors(card, [profile])
-    assert "| lite | -1.5 | p01 of clean; Photos -1.2 |" in shown[0]
+    assert "| lite | −1.5 | p01 of clean (Photos −1.2) |" in shown[0]
     assert shown[1] == "Share of corrupted records below the floor of lite: `blur` 40%."
     assert card.floor(profiles.load("paper")).why == "none: it catches nothing"
     # What is derived says nothing of another number.

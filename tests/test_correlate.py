@@ -336,6 +336,36 @@ def test_a_table_as_spreadsheets_write_it(table: Write) -> None:
     assert next(iter(found.scores.values()))["VR"] is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n\ndata;a\nfirst;1\n",
+        'data,"a; b; c, d"\nfirst,1\n',
+        "\ta\nfirst\t1\n",
+        "data,a\rfirst,1\r",
+    ],
+)
+def test_separators_are_told_by_the_header_outside_its_quotes(table: Write, text: str) -> None:
+    found = read_benchmarks(table(text))
+    assert len(found.names) == 1
+    assert list(found.scores["first"].values()) == [1]
+
+
+def test_a_long_name_does_not_flood_the_error(table: Write, runs: list[Run]) -> None:
+    name = "n" * 100_000
+    for text in (
+        f"d,{name},{name}\na,1,2\n",
+        f"d,s\n{name},1\n{name},2\n",
+        f"d,{name}\na,high\n",
+        f"d,s\n{name},1\n",
+    ):
+        path = table(text)
+        with pytest.raises((InputError, UsageError)) as told:
+            vlitqc.correlate(*runs, benchmarks=path)
+        assert "nnn…" in str(told.value)
+        assert len(str(told.value)) < 500 + len(str(path))
+
+
 @pytest.mark.parametrize("name", ["nowhere.csv", "."])
 def test_a_table_that_is_no_file_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="expected a CSV of benchmark scores"):

@@ -363,13 +363,26 @@ def test_areas_and_folders_that_are_not_there_are_named(capsys: pytest.CaptureFi
     for arguments, message in (
         (
             ["--data", ".", "--areas", "moon"],
-            "there is no moon; there are demo, flickr8k, coco, llava, photos, matching",
+            "there is no moon; there are demo, flickr8k, coco, llava, photos, demo_smollm2",
         ),
         (["--areas", "demo"], "--data None is not a folder"),
+        (["--data", ".", "--areas", "demo", "--records", "0"], "records=0"),
+        (["--data", ".", "--areas", "demo", "--profile", "light"], "did you mean lite"),
+        (["--data", ".", "--areas", "demo", "--instructions", "nowhere.txt"], "nowhere.txt is not a file"),
     ):
         with pytest.raises(SystemExit):
             validity.main(arguments)
         assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_limits_hold_of_nothing_where_nothing_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert validity.main(["--data", str(tmp_path), "--areas", "coco,matching"]) == 1
+    told = capsys.readouterr().out
+    assert "coco: left out" in told
+    assert "nothing was measured" in told
+    assert "every limit holds" not in told
 
 
 def test_the_demo_set_is_the_demo_data_without_what_was_planted(tmp_path: Path) -> None:

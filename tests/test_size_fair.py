@@ -37,7 +37,8 @@ from vlitqc.comparison.differences import Difference
 from vlitqc.comparison.fair import Fair, at_equal_size
 from vlitqc.comparison.sets import DataSet
 from vlitqc.types import DatasetScore, FloatArray
-from vlitqc_metrics._algorithms.cluster_summary import curve
+from vlitqc_metrics._algorithms import cluster_summary
+from vlitqc_metrics._algorithms.cluster_summary import count_error, curve
 from vlitqc_metrics._algorithms.dbscan import dbscan
 
 Counts = NDArray[np.int64]
@@ -285,6 +286,36 @@ def test_the_interval_of_kinds_holds_what_another_sample_would_have(
         trials=200,
     )
     assert_nominal(found, least)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "n", "min_samples", "least", "most"),
+    [(20, 400, 5, 0.9, 0.99), (200, 1000, 3, 0.65, 0.85)],
+    ids=["large", "most about as large as the least"],
+)
+def test_the_interval_of_clusters_is_too_narrow_where_most_are_small(
+    monkeypatch: pytest.MonkeyPatch, kinds: int, n: int, min_samples: int, least: float, most: float
+) -> None:
+    """What holds it in the second population is one that knows the sizes of the groups which are no clusters."""
+    monkeypatch.setattr(cluster_summary, "REPLICATES", 200)
+    shares = zipf(kinds, 1.0)
+
+    def interval(counts: Counts, seed: int) -> Interval:
+        members = counts[counts >= min_samples]
+        labels = np.repeat([*range(len(members)), -1], [*members, n - members.sum()])
+        error = 1.96 * count_error(labels, np.arange(n), min_samples, seed=seed)
+        return len(members) - error, len(members) + error
+
+    def draw(rng: np.random.Generator) -> Counts:
+        return rng.multinomial(n, shares)
+
+    truth = float(binom.sf(min_samples - 1, n, shares).sum())
+    whole, _ = coverage(draw, interval, truth, trials=120)
+    assert least <= whole <= most
+    known, _ = coverage(
+        draw, lambda counts, seed: bootstrap_kinds(counts, min_samples, seed=seed), truth, trials=60
+    )
+    assert known >= 0.88
 
 
 def test_very_many_kinds_seen_once_stay_small_in_memory() -> None:

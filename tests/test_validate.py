@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+import shutil
 import sys
 import tempfile
 import zlib
@@ -276,7 +279,7 @@ def test_large_pictures_are_reduced_once(
     [
         ({"corruptions": "blurr"}, UnknownName, "no corruption is called 'blurr'; did you mean blur"),
         ({"metrics": "image_readabilty"}, UnknownName, "did you mean image_readability"),
-        ({"records": 1}, UsageError, "records=1: expected 2 or more"),
+        ({"records": 4}, UsageError, "records=4: expected 5 or more"),
         ({"seed": -1}, UsageError, "seed=-1: expected 0 or more"),
         ({"image_root": "nowhere"}, UsageError, "the image root nowhere is not a folder"),
     ],
@@ -345,14 +348,35 @@ def test_of_a_run_it_goes_into_the_run_and_its_page(
     assert 'id="validity"' in (run.path / "report.html").read_text()
 
 
+def test_the_help_names_every_corruption(call: Callable[..., tuple[int, str, str]]) -> None:
+    listed = call("--help")[1].split("Corruptions:")[1].split("Examples:")[0]
+    assert set(re.findall(r"\w+", listed)) - {"texts", "pictures", "pairs", "sets"} == CORRUPTIONS.keys()
+
+
+def test_of_another_profile_it_is_beside_the_run(run: Run, tmp_path: Path) -> None:
+    runs = [Run(tmp_path / name) for name in ("v1.2", "v1.3.vlitqc")]
+    for one in runs:
+        shutil.copytree(run.path, one.path)
+    sources = [experiment._Source.of(one, None, None, None, False) for one in runs]
+    assert [one.beside.name for one in sources] == ["v1.2.validity.json", "v1.3.validity.json"]
+
+
 def test_wrong_words_on_the_command_line(
-    data: Path, tiny: str, tmp_path: Path, call: Callable[..., tuple[int, str, str]]
+    make_data: Make, data: Path, tiny: str, tmp_path: Path, call: Callable[..., tuple[int, str, str]]
 ) -> None:
     precious = tmp_path / "precious.json"
     precious.write_text('{"mine": 1}')
     code, _, err = call(data, "--out", precious)
     assert (code, precious.read_text()) == (2, '{"mine": 1}')
     assert "no result of validate; choose another output" in err
+    path = make_data(5)
+    path.with_name("data.validity.json").write_text("[]")
+    code, out, err = call(
+        path, "--profile", tiny, "--corruptions", "lost_pictures", "--metrics", "composition"
+    )
+    assert (code, path.with_name("data.validity.json").read_text()) == (2, "[]")
+    assert "composition  lost_pictures" in out, "what was measured is told where it cannot be written"
+    assert "choose another output" in err
     for words, message in (
         (("--corruptions", " , "), "names nothing"),
         (("--corruptions", "blr", "--profile", tiny), "did you mean blur"),
@@ -416,6 +440,7 @@ def test_hostile_text_stays_text(found: Validity, page_with: Callable[[Any], str
         ({"data_sha256": "0" * 64}, "it is of another data set"),
         ({"profile_sha256": "0" * 64}, "it is of another profile"),
         ({"format": 2}, "is damaged"),
+        ({"records": math.inf}, "is damaged"),
         ({"cells": [{"metric": "composition", "corruption": "blur"}]}, "is damaged"),
         ({"corruptions": []}, "is damaged"),
         ("[1, 2]", "is damaged"),

@@ -6,13 +6,10 @@ A card is a file ``cards/<metric>.toml`` in the package that registers the metri
     formula = "…"                        # one line
     definition = "…"                     # how it is computed, exactly
     use = "…"                            # recommended use
-    no_own_fault = "…"                   # optional: why no corruption aims at it
     failures = [{ short = "one line", long = "what happens, and to what data" }]
     references = [{ title = "…", url = "https://…" }]
     [scales]                             # optional: a profile's unit, range and direction where they are others
     paper = "…"
-    [floors]                             # a profile's reason for its floor, or for none
-    lite = "…"
 
 Beside the cards lie three files that scripts write: ``cost.toml`` (``benchmarks/cost.py``), ``validity.toml``
 (``docs/build_cards.py --validity``) and ``floors.toml`` (``benchmarks/floors.py``). What is not in them was not
@@ -37,6 +34,7 @@ from vlitqc.types import MetricSpec
 T = TypeVar("T")
 
 COST, VALIDITY, FLOORS = "cost", "validity", "floors"
+NO_FLOOR = "none: none has been set"
 DATA_SET_FLOOR = "none: the value is one of the whole data set, and floors are for samples"
 UNKNOWN_COST = "not measured for this profile"
 NO_RUN = "not measured: no run of vlitqc validate with this profile is recorded here"
@@ -68,9 +66,7 @@ class Prose:
     use: str
     failures: tuple[Failure, ...]
     references: tuple[Reference, ...]
-    no_own_fault: str | None = None
     scales: Mapping[str, str] = field(default_factory=dict)
-    floors: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +173,6 @@ class Card:
         if any(cell.auc is not None for cell in own):
             return None
         entry = profile.metrics.get(self.spec.name)
-        if self.prose is not None and self.prose.no_own_fault:
-            return f"not measured: {self.prose.no_own_fault}"
         if entry is not None and entry.unavailable:
             return f"not measured: {entry.unavailable}"
         why = next((cell.reason for cell in own if cell.reason), None)
@@ -197,8 +191,7 @@ class Card:
             return derived
         if self.spec.level == "dataset":
             return Floor(value, DATA_SET_FLOOR)
-        written = self.prose.floors.get(_key(profile)) if self.prose is not None else None
-        return Floor(value, written or ("set by hand" if value is not None else "none: none has been set"))
+        return Floor(value, NO_FLOOR if value is None else "set by hand")
 
     def short(self, profile: Profile) -> list[tuple[str, str]]:
         """The card for a terminal: names and texts, of which a list has one line each."""
@@ -239,23 +232,29 @@ class Card:
         why = self.why_no_auc(profile)
         if why is not None:
             return [why]
-        by_corruption: dict[str, list[tuple[str, float]]] = {}
-        for found in self.validity(profile):
-            for cell in found.own:
-                if cell.auc is not None:
-                    by_corruption.setdefault(cell.corruption, []).append((found.data, cell.auc))
-        return [
-            f"{corruption}: AUC " + ", ".join(f"{auc:.2f} ({data})" for data, auc in told)
-            for corruption, told in by_corruption.items()
-        ]
+        by_set = {
+            found.data: {cell.corruption: cell.auc for cell in found.own if cell.auc is not None}
+            for found in self.validity(profile)
+        }
+        by_set = {data: told for data, told in by_set.items() if told}
+        lines = [f"AUC on {', '.join(by_set)}"]
+        for name in dict.fromkeys(name for told in by_set.values() for name in told):
+            numbers = (f"{told[name]:.2f}" if name in told else "–" for told in by_set.values())
+            lines.append(f"{name}: {', '.join(numbers)}")
+        return lines
 
     def _off(self, profile: Profile) -> list[str]:
-        return [
-            f"none moves it ({found.data})"
-            if found.unmoved
-            else f"{found.off.corruption} moves it most: AUC {found.off.auc:.2f} ({found.data})"
+        """The one that moves it most, over all sets."""
+        moved = [
+            (found.off.auc, found.off.corruption, found)
             for found in self.validity(profile)
             if found.off is not None and found.off.auc is not None
+        ]
+        if not moved:
+            return []
+        auc, corruption, found = max(moved, key=lambda told: told[0])
+        return [
+            "none moves it" if found.unmoved else f"{corruption} moves it most: AUC {auc:.2f} ({found.data})"
         ]
 
 

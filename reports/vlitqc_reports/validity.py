@@ -92,7 +92,7 @@ def build(run: ReportableRun, *, short: bool = False) -> Validity | str | None:
             return _ANOTHER.format("profile")
         titles = {str(m["name"]): str(m["title"]) for p in card["principles"] for m in p["metrics"]}
         return _view(_titled(found, titles), short)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return _MALFORMED
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,9 +49,10 @@ FOCUSED = """async () => {
 }"""
 
 
-def grave(page: Page, *, but: str = "") -> list[str]:
-    """What axe-core calls serious or critical, with the places, ``but`` for one rule."""
-    found = Axe().run(page, options=RULES).response["violations"]
+def grave(page: Page, *, within: str | None = None, but: str = "") -> list[str]:
+    """What axe-core calls serious or critical on the page or ``within`` a part, with the places, ``but`` for one
+    rule."""
+    found = Axe().run(page, within, RULES).response["violations"]
     return [
         f"{one['impact']} {one['id']}: {one['help']}; {len(one['nodes'])} places, such as "
         + " | ".join(
@@ -78,6 +82,56 @@ def test_axe_finds_nothing_grave(
     page.locator("main details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
     at_rest(page.locator("#map"))
     assert grave(page) == []
+
+
+def validated(run: Run, folder: Path) -> Run:
+    """A copy of a run with a ``validity.json`` that has a square of every shade in every role."""
+    copy = Run(shutil.copytree(run.path, folder / "run"))
+    common = {"n": 40, "became_null": 0.0, "spearman": -0.5, "reason": None}
+    wanted = {"target": {"at_least": 0.9}, "may_move": None, "off": {"below": 0.6}}
+    holds = {"target": range(9, 11), "off": range(5, 6)}
+    card = copy.scorecard
+    told = {
+        "format": 1,
+        "vlitqc": "1",
+        "data_sha256": card["input"]["sha256"],
+        "profile_sha256": card["profile"]["sha256"],
+        "records": 40,
+        "seed": 0,
+        "metrics": {name: {"reason": None} for name in wanted} | {"unserved": {"reason": "needs a judge"}},
+        "corruptions": {f"to_{step}": {"summary": "Made up.", "strengths": [1.0]} for step in range(5, 11)},
+        "cells": [
+            {
+                **common,
+                "metric": role,
+                "corruption": f"to_{step}",
+                "role": role,
+                "direction": "falls" if role == "target" else None,
+                "why": "for a reason" if role == "may_move" else None,
+                "auc": step / 10,
+                "interval": [step / 10, step / 10],
+                "wanted": limit,
+                "holds": step in holds[role] if role in holds else None,
+            }
+            for role, limit in wanted.items()
+            for step in range(5, 11)
+        ],
+    }
+    (copy.path / "validity.json").write_text(json.dumps(told))
+    return copy
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_nothing_grave_in_the_matrix_of_validity(
+    page_of: Callable[..., Page], demo_run: Run, tmp_path: Path, dark: bool
+) -> None:
+    page = page_of(validated(demo_run, tmp_path), dark=dark)
+    section = page.locator("#validity")
+    section.locator("details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
+    for shade in range(6):
+        expect(section.locator(f"td.v-{shade}")).to_have_count(3)
+    at_rest(section)
+    assert grave(page, within="#validity") == []
 
 
 def test_axe_finds_nothing_grave_in_the_help(page_of: Callable[..., Page], demo_run: Run) -> None:

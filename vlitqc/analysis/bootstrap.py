@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from vlitqc.analysis.diversity import chao1
+
 REPLICATES = 1000
 LEVEL = 0.95
 
@@ -72,9 +74,9 @@ def bootstrap_kinds(counts: NDArray[np.int64], at_least: int = 1, *, seed: int) 
 
     It is for the number that another sample of as many items of the same population would have on average. The
     standard error se is that of 1,000 samples from the estimated population, categories that were not seen included
-    (Chao et al., *Ecological Monographs* 84 (2014)). Percentiles of resamples of the items would lie
-    below K, because a resample loses categories and never finds a new one. The lower end is 1 at least, where K is.
-    None for fewer than two items.
+    (Chao et al., *Ecological Monographs* 84 (2014)). Percentiles of resamples of the items would lie below K, because
+    a resample loses categories and never finds a new one. The lower end is 1 at least, where K is. None for fewer
+    than two items.
     """
     total = int(counts.sum())
     if total < 2:
@@ -89,16 +91,17 @@ def bootstrap_kinds(counts: NDArray[np.int64], at_least: int = 1, *, seed: int) 
 def _population(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """The shares of the categories in the population, first those seen and then as many as Chao1 says are not.
 
-    The unseen ones have the share 1 − C together, C the coverage by f₁ and f₂ (Chao and Jost 2012), which the seen
-    ones lose in proportion to p·(1 − p)ᴺ, p = n/N: the rare ones nearly alone.
+    The f₀ unseen ones have the share 1 − C = f₁·f₀/(N·f₀ + f₁) together, of the coverage C by f₁ and f₂ (Chao and
+    Jost, *Ecology* 93 (2012)), which the seen ones lose in proportion to p·(1 − p)ᴺ, p = n/N: the rare ones nearly
+    alone.
     """
     seen = counts[counts > 0]
-    n, once, twice = int(seen.sum()), int((seen == 1).sum()), int((seen == 2).sum())
+    n, once = int(seen.sum()), int((seen == 1).sum())
     shares: NDArray[np.float64] = seen / n
-    unseen = (n - 1) / n * (once * once / (2 * twice) if twice else once * (once - 1) / 2)
+    unseen = (n - 1) / n * (chao1(seen) - len(seen))
     if not unseen:
         return shares
-    missing = once / n * n * unseen / (n * unseen + once)
+    missing = once * unseen / (n * unseen + once)
     rarity = shares * (1 - shares) ** n
     shares = shares - missing * rarity / rarity.sum()
     # Ten for each seen once are as good as endlessly many: draws hardly meet. Of 30,000 singles Chao1 says 4.5e8.

@@ -101,8 +101,9 @@ def correlation(x: ArrayLike, y: ArrayLike, names: tuple[str, str] = ("x", "y"))
 
     Pearson's p is that of t = r·√((n−2)/(1−r²)) with n−2 degrees of freedom, exact where both are normal. Spearman's is
     exact up to nine pairs, the share of all n! orders whose rho is as far from 0, ties as they are; beyond that it is
-    that of t. The intervals are Fisher's: tanh(atanh r ± 1.96·s) with s² = 1/(n−3), for Spearman (1 + rho²/2)/(n−3)
-    (Bonett and Wright, *Psychometrika* 65 (2000)). There is none for n < 4 or |r| = 1.
+    that of t, but never below 2/n!, that of equal orders. The intervals are Fisher's: tanh(atanh r ± 1.96·s) with
+    s² = 1/(n−3), for Spearman (1 + rho²/2)/(n−3) (Bonett and Wright, *Psychometrika* 65 (2000)). There is none for
+    n < 4 or |r| = 1.
 
     Raises ValueError for columns of different lengths or with infinite values.
     """
@@ -125,8 +126,7 @@ def correlation(x: ArrayLike, y: ArrayLike, names: tuple[str, str] = ("x", "y"))
     r, p = pearsonr(a / np.abs(a).max(), b / np.abs(b).max())
     pearson = _coefficient(float(r), float(p), n, 1.0)
     rho, p = spearmanr(a, b)
-    if n <= MOST_PERMUTED:
-        p = exact_spearman_p(a, b)
+    p = exact_spearman_p(a, b) if n <= MOST_PERMUTED else max(float(p), smallest_spearman_p(n))
     return Correlation(n, pearson, _coefficient(float(rho), float(p), n, 1 + float(rho) ** 2 / 2))
 
 
@@ -208,8 +208,13 @@ def limits(n: int, pairs: int = 1) -> Limits:
         smallest_r=smallest_r(n, ALPHA),
         smallest_r_alone=smallest_r(n, ALPHA / max(1, pairs)),
         power={rho: power(rho, n) for rho in TRUE_CORRELATIONS},
-        smallest_spearman_p=2 / math.factorial(n),
+        smallest_spearman_p=smallest_spearman_p(n),
     )
+
+
+def smallest_spearman_p(n: int) -> float:
+    """The p of equal orders without ties: they and the reverse are two of n! orders."""
+    return 2 / math.factorial(n)
 
 
 def smallest_r(n: int, alpha: float) -> float:

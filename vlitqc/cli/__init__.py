@@ -88,7 +88,8 @@ def main() -> None:
         click.echo("\n".join(map(visible, told.getvalue().splitlines())), err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; the same command takes the run up again", err=True)
+        again = "; the same command takes the run up again" if sys.argv[1:2] == ["score"] else ""
+        click.echo(f"interrupted{again}", err=True)
         sys.exit(130)
     except VlitqcError as error:
         from vlitqc.console import clean

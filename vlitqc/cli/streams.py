@@ -12,7 +12,20 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 WIDTH_OF_FILES = 160
-PLAIN = {"–": "-", "…": "~", "→": ">", "↑": "^", "↓": "v", "×": "x", "·": "*", "█": "#", "░": "."}
+PLAIN = {
+    "–": "-",
+    "−": "-",
+    "≤": "<=",
+    "≥": ">=",
+    "…": "~",
+    "→": ">",
+    "↑": "^",
+    "↓": "v",
+    "×": "x",
+    "·": "*",
+    "█": "#",
+    "░": ".",
+}
 
 
 def terminal(*, stderr: bool = False) -> Console:

@@ -20,7 +20,7 @@ from vlitqc.errors import UsageError
     "--profile", metavar="NAME|FILE", help="Which model each metric uses. [that of the data's run, else lite]"
 )
 @click.option("--metrics", metavar="A,B,…", help="Only these metrics; see 'vlitqc metrics'.")
-@click.option("--corruptions", metavar="A,B,…", help="Only these corruptions; an unknown name lists them.")
+@click.option("--corruptions", metavar="A,B,…", help="Only these of the corruptions above.")
 @click.option(
     "--records", type=click.IntRange(min=2), default=100, show_default=True, help="Clean records to draw."
 )
@@ -51,7 +51,12 @@ from vlitqc.errors import UsageError
 @click.option("--lm", metavar="MODEL", help="Causal language model, as of 'vlitqc score'.")
 @click.option("--judge-url", metavar="URL", help="Server to judge with, as of 'vlitqc score'.")
 @click.option("--judge-model", metavar="MODEL", help="The judge, as of 'vlitqc score'.")
-@click.option("--judge-limit", type=click.IntRange(min=1), metavar="N", help="At most N calls to each judge.")
+@click.option(
+    "--judge-limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="At most N calls to each judge, over all sets.",
+)
 @click.option(
     "--out", type=PATH, metavar="FILE.json", help="Where to write. [RUN/validity.json, or beside the input]"
 )
@@ -78,6 +83,16 @@ def validate(
 
     Where the data has a finished run of the profile, its page is written again with the result. It is a measurement:
     the exit code is 0 also where a metric misses its fault.
+
+    \b
+    Corruptions:
+      texts     shuffled_words, shuffled_instruction_words, typos, random_letters, truncated_response,
+                repeated_response, wrong_language, boilerplate_response, simplified_instructions, leaked_responses
+      pictures  blur, noise, jpeg, downscaled, rotated, exposure, occlusion, flattened, cropped
+      pairs     swapped_pictures, swapped_responses, swapped_entities, swapped_numbers, swapped_colours,
+                swapped_relations
+      sets      duplicated_tasks, long_tail, duplicated_instructions, duplicated_responses, duplicated_pictures,
+                similar_pictures, duplicated_records, reworded_records, lost_pictures
 
     \b
     Examples:
@@ -107,16 +122,18 @@ def validate(
             progress=shown,
             **options,
         )
-        if shown:
-            shown.stage("report")
-        written = found.write(out)
+    # Printed first: minutes of work are not lost where it cannot be written.
     if json:
         print_json(found.as_json())
     elif not quiet:
         terminal().print(console.validity(found.as_json()))
-        click.echo(f"\nresult  {console.visible(written)}")
-        if out is None and found.run is not None and written.parent == found.run.path:
-            click.echo(f"page    {console.visible(found.run.place)}/report.html")
+    with console.progress(terminal(stderr=True), quiet=quiet or json, stage="report"):
+        written = found.write(out)
+    if not (json or quiet):
+        run = found.run if out is None and found.run and written.parent == found.run.path else None
+        click.echo(f"\nresult  {console.visible(f'{run.place}/{written.name}' if run else written)}")
+        if run:
+            click.echo(f"page    {console.visible(run.place)}/report.html")
 
 
 def _names(option: str, text: str | None) -> list[str] | None:

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,6 +34,8 @@ SCHEMA = "vlitqc-correlations/1"
 REPLICATES = 20
 MOST_BYTES = 1 << 20
 MOST_BENCHMARKS = 200
+LONGEST_TOLD = 40
+"""Characters of a cell in an error."""
 SEPARATORS = ",;\t"
 COEFFICIENTS = ("pearson", "spearman")
 
@@ -71,9 +74,8 @@ def read_benchmarks(path: str | Path) -> Benchmarks:
     except UnicodeDecodeError as error:
         told = f"byte {error.object[error.start]:#04x} at place {error.start:,} is not UTF-8"
         raise InputError(f"{target}: {told}; save the table as CSV in UTF-8") from error
-    separator = max(SEPARATORS, key=text.partition("\n")[0].count)
     lines: list[tuple[int, list[str]]] = []
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text), strict=True)
     try:
         for cells in reader:
             stripped = [unicodedata.normalize("NFC", cell.strip()) for cell in cells]
@@ -95,7 +97,7 @@ def read_benchmarks(path: str | Path) -> Benchmarks:
             raise InputError(f"{where}: its first cell is empty; expected the name of a data set")
         if name in scores:
             raise InputError(
-                f"{where}: {name} has a line already, {first[name]}; give each data set one line"
+                f"{where}: {_cut(name)} has a line already, {first[name]}; give each data set one line"
             )
         first[name] = number
         scores[name] = {
@@ -122,6 +124,12 @@ def _bytes(path: Path) -> bytes:
     return raw
 
 
+def _separator(text: str) -> str:
+    """The one that the header has most of outside quotes."""
+    head = next((line for line in text.splitlines() if line.strip()), "")
+    return max(SEPARATORS, key=re.sub('"[^"]*"', "", head).count)
+
+
 def _header(path: Path, cells: Sequence[str]) -> tuple[str, ...]:
     names = tuple(cells[1:])
     if not names:
@@ -137,8 +145,12 @@ def _header(path: Path, cells: Sequence[str]) -> tuple[str, ...]:
         if not name:
             raise InputError(f"{path}: column {at} has no name in the header; name every benchmark")
         if name in names[: at - 2]:
-            raise InputError(f"{path} has two columns {name}; give each benchmark a name of its own")
+            raise InputError(f"{path} has two columns {_cut(name)}; give each benchmark a name of its own")
     return names
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TOLD else f"{text[: LONGEST_TOLD - 1]}…"
 
 
 def _number(where: str, column: str, cell: str) -> float | None:
@@ -150,9 +162,8 @@ def _number(where: str, column: str, cell: str) -> float | None:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        shown = cell if len(cell) <= 40 else f"{cell[:39]}…"
         raise InputError(
-            f"{where}, column {column}: '{shown}' is not a number; write it as 12.5, and leave a cell "
+            f"{where}, column {_cut(column)}: '{_cut(cell)}' is not a number; write it as 12.5, and leave a cell "
             "empty whose score is not known"
         )
     return value
@@ -225,7 +236,7 @@ def correlate(
     called = _called(data, opened, names or {})
     joined = [(name, one) for name, one in zip(called, opened, strict=True) if name in table.scores]
     if not joined:
-        known, rows = (", ".join(list(found)[:12]) for found in (called, table.scores))
+        known, rows = (", ".join(map(_cut, list(found)[:12])) for found in (called, table.scores))
         raise UsageError(
             f"no data set is in {table.path}: named were {known}, and it has {rows}; say which is which by "
             "--names RUN=NAME (names={run: name})"

@@ -16,7 +16,8 @@ def validity(found: Mapping[str, Any]) -> Group:
     """Whether each metric notices what it should, what moves that should not, and what was not measured."""
     cells: Sequence[Mapping[str, Any]] = found["cells"]
     measured = [cell for cell in cells if cell["auc"] is not None]
-    targets = [cell for cell in cells if cell["role"] == "target" and _is_told(cell)]
+    aimed = [cell for cell in cells if cell["role"] == "target"]
+    targets = [cell for cell in aimed if _is_told(cell)]
     off = [cell for cell in measured if cell["role"] == "off"]
     moved = [cell for cell in off if cell["holds"] is False]
     parts: list[RenderableType] = [
@@ -37,7 +38,12 @@ def validity(found: Mapping[str, Any]) -> Group:
             )
         )
     else:
-        parts.append(Text("Nothing was corrupted that a metric of this profile is for.", style="dim"))
+        none = (
+            "No metric could be held against what it must notice; the reasons are below."
+            if aimed
+            else "None of these metrics must notice any of these corruptions."
+        )
+        parts.append(Text(none, style="dim"))
     parts += ["", Text("What moves that should not?", style="bold")]
     if moved:
         parts.append(_matrix(sorted(moved, key=lambda cell: -cell["auc"]), verdict=False))

@@ -470,7 +470,8 @@ def score(
             run.
         announce: told in a sentence what the judges are about to be asked.
         cache: whether what models say of a text or a picture, and the page's thumbnails, are looked up in, and added
-            to, the cache of features (``vlitqc cache``), so that no run computes them twice.
+            to, the cache of features (``vlitqc cache``), so that no run computes them twice; a folder is another cache
+            than the user's.
         engine: ``"local"``, this machine, or ``"ray"``, a Ray cluster whose nodes all see the input, the pictures and
             the run directory under the same paths. A run that one has begun the other takes up.
         ray_address: of the cluster: ``"auto"`` or ``"HOST:PORT"``; by default one is started on this machine for the

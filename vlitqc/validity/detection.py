@@ -31,11 +31,13 @@ class Estimate:
 
 
 def auc(higher: ArrayLike, lower: ArrayLike, *, seed: int) -> Estimate:
-    """P(H > L) + ½·P(H = L) for H drawn from ``higher`` and L, independently, from ``lower``: 0 to 1, 0.5 is chance.
+    """P(H > L) + ½·P(H = L) for H of one record and L of another, drawn at random: 0 to 1, 0.5 is chance.
 
-    That is the area under the ROC curve, the Mann–Whitney statistic U over the n² pairs (Hanley & McNeil,
-    *Radiology* 143 (1982)). Both are ``float[n]``, finite, of the same n records, at least one. Time and memory are
-    O(n log n + B·n) for B replicates: pairs are counted by running sums over the sorted values, never one by one.
+    That is the area under the ROC curve, the Mann–Whitney statistic U (Hanley & McNeil, *Radiology* 143 (1982)), over
+    the n(n − 1) pairs of different records. A record's own two scores are no pair: they are not independent, and in a
+    bootstrap, which draws some records several times, they would count for more than the others. Both are ``float[n]``,
+    finite, of the same n records, at least two. Time and memory are O(n log n + B·n) for B replicates: pairs are
+    counted by running sums over the sorted values, never one by one.
     """
     one, other = np.asarray(higher, np.float64), np.asarray(lower, np.float64)
     n = len(one)
@@ -44,21 +46,26 @@ def auc(higher: ArrayLike, lower: ArrayLike, *, seed: int) -> Estimate:
         return Estimate(CHANCE, (CHANCE, CHANCE), n)
     order = np.argsort(other, kind="stable")
     ends = [np.searchsorted(other[order], one, side) for side in ("left", "right")]
-    value = float(sum(end.sum() for end in ends)) / (2 * n * n)
+    own = (one > other).astype(np.float64) + (one >= other)
+    value = float(sum(end.sum() for end in ends) - own.sum()) / (2 * n * (n - 1))
     times = _draws(n, seed)
     below = np.zeros((n + 1, REPLICATES), times.dtype)
     # Row by row, since NumPy's cumsum along the first axis takes ten times as long.
     for k, i in enumerate(order.tolist()):
         np.add(below[k], times[i], out=below[k + 1])
     won = sum(np.einsum("ib,ib->b", times, below[end], dtype=np.float64) for end in ends)
-    return Estimate(value, percentile_interval(won / (2.0 * n * n)), n)
+    won -= np.einsum("ib,ib,i->b", times, times, own)
+    pairs = n * n - np.einsum("ib,ib->b", times, times, dtype=np.float64)
+    several = pairs > 0  # a replicate of one record alone has no pair
+    return Estimate(value, percentile_interval(won[several] / (2.0 * pairs[several])), n)
 
 
 def movement(clean: ArrayLike, corrupted: ArrayLike, *, seed: int) -> Estimate:
     """max(AUC, 1 − AUC), 0.5 to 1: how far the scores move, whichever way.
 
-    The interval is that of the AUC folded at 0.5 likewise. It is above 0.5 by chance alone: for n records that do
-    not move by about 1/(2·√n) at most in 19 of 20 cases.
+    The interval is that of the AUC folded at 0.5 likewise. The value is above 0.5 by chance alone: where the second
+    scores of n records were independent of the first and distributed alike, by 0.8/√n at most in 19 of 20 cases
+    (the AUC's standard error is then 1/√(6n)), and by less the more alike the two scores of a record are.
     """
     found = auc(clean, corrupted, seed=seed)
     low, high = found.interval
@@ -92,11 +99,21 @@ def beyond(
 
     For a fault under which the score falls that is below the clean quantile ``share``, for one under which it rises
     above the quantile 1 − ``share``: what a floor (or a ceiling) that costs so much clean data would catch.
+    ``clean`` is finite; a corrupted score of NaN (null) is not caught, and counts.
     """
-    before, after = np.asarray(clean, np.float64), np.asarray(corrupted, np.float64)
+    after = np.asarray(corrupted, np.float64)
     if direction == "falls":
-        return float(np.mean(after < np.quantile(before, share)))
-    return float(np.mean(after > np.quantile(before, 1 - share)))
+        return float(np.mean(after < quantile(clean, share)))
+    return float(np.mean(after > quantile(clean, 1 - share)))
+
+
+def quantile(values: ArrayLike, share: float) -> float:
+    """A value of ``values`` (finite, not empty), of which at most ``share`` lie strictly below, or in the upper half at
+    most 1 − ``share`` strictly above: between two values it is the outer one."""
+    method: Literal["lower", "higher", "linear"] = (
+        "lower" if share < CHANCE else "higher" if share > CHANCE else "linear"
+    )
+    return float(np.quantile(np.asarray(values, np.float64), share, method=method))
 
 
 @lru_cache(maxsize=4)

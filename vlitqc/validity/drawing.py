@@ -52,8 +52,8 @@ def clean_cases(
             break
     if not found:
         raise InputError(
-            f"{reader.path} has no clean record: none without an error whose pictures can all be decoded; "
-            "see: vlitqc inspect"
+            f"{reader.path} has no clean record: none without an error whose pictures are all on this "
+            "machine and can be decoded; see: vlitqc inspect"
         )
     return [case for _, case in sorted(found, key=lambda pair: pair[0])]
 

@@ -98,16 +98,16 @@ def validate(
             ``lm``, ``judge`` and ``judge_limit`` likewise.
         progress: told how far the experiment is.
 
-    Every set lies in a temporary folder while it is scored; memory is that of scoring and of 128 decoded pictures.
-    Models are loaded once. What they say of unchanged texts and pictures is remembered, apart from the user's cache,
-    and forgotten at the end.
+    Every set lies in a temporary folder while it is scored; memory is that of scoring and of some hundred decoded
+    pictures, more where records have several. Models are loaded once. What they say of unchanged texts and pictures
+    is remembered, apart from the user's cache, and forgotten at the end.
 
     Raises:
         UsageError, UnknownName: an option or a name is wrong.
         InputError, FormatError: the input cannot be used, or has no clean record.
         RunError: the run cannot be opened.
     """
-    counts = (("records", records, 2), ("parts", parts, 2), ("seed", seed, 0), ("limit", limit, 1))
+    counts = (("records", records, FEWEST), ("parts", parts, FEWEST), ("seed", seed, 0), ("limit", limit, 1))
     for option, value, least in counts:
         if value is not None and value < least:
             raise UsageError(f"{option}={value}: expected {least} or more")
@@ -222,7 +222,9 @@ class _Source:
             told, plan = run.info["input"], run.info["plan"]
             reader, root, limit = run.reader, Path(image_root or plan["image_root"]), plan.get("limit")
             allow_outside = allow_outside or bool(plan["allow_outside"])
-            beside = run.path.with_suffix(SUFFIX)
+            # The mirror of a run at a URL is nobody's place to look; the name of a run may have dots in it.
+            place = inputs.run_of([Path(path) for path in told["paths"]]) if run.mirror else run.path
+            beside = place.with_name(place.name.removesuffix(".vlitqc") + SUFFIX)
         else:
             assert not isinstance(data, Run)
             paths, _ = inputs.given(data)

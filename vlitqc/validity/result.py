@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vlitqc.engine.disk import write_json
 from vlitqc.errors import UsageError
 from vlitqc.validity.corruptions import Corruption
-from vlitqc.validity.detection import Estimate, auc, beyond, movement, trend
+from vlitqc.validity.detection import Estimate, auc, beyond, movement, quantile, trend
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,7 +126,6 @@ class Pairs:
 def metric_section(section: Mapping[str, Any], scores: NDArray[np.float64] | None) -> dict[str, Any]:
     """A metric on the clean records: its section of the scorecard, and its scores of records where it has any."""
     known = scores[np.isfinite(scores)] if scores is not None else np.empty(0)
-    points = np.percentile(known, QUANTILES) if len(known) else ()
     return {
         "version": section["version"],
         "level": section["level"],
@@ -134,7 +133,9 @@ def metric_section(section: Mapping[str, Any], scores: NDArray[np.float64] | Non
         "higher_is_better": section["higher_is_better"],
         "value": _short(section["value"]),
         "reason": section["reason"],
-        "quantiles": {f"p{q:02}": _short(point) for q, point in zip(QUANTILES, points, strict=False)} or None,
+        "quantiles": {f"p{q:02}": _short(quantile(known, q / 100)) for q in QUANTILES}
+        if len(known)
+        else None,
     }
 
 
@@ -189,7 +190,9 @@ def _step(pairs: Pairs, direction: Any, seed: int) -> dict[str, Any]:
     caught = None
     if found and direction is not None and not pairs.halves:
         caught = {
-            point: _round(beyond(clean, corrupted, share=share, direction=direction))
+            point: _round(
+                beyond(pairs.clean[known], pairs.corrupted[known], share=share, direction=direction)
+            )
             for point, share in CAUGHT.items()
         }
     lost = float(np.mean(~both[known])) if np.count_nonzero(known) >= FEWEST else 0.0

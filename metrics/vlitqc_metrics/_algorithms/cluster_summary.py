@@ -88,6 +88,10 @@ def count_error(
     Each of 1,000 replicates draws as many samples as there are, with replacement, and counts the clusters
     that keep at least ``min_samples`` items. Whole samples are drawn, because the turns of one conversation
     are not independent.
+
+    It is too small where many groups are about as large as ``min_samples``: those just below are noise here, and
+    no replicate makes clusters of them, as another sample would. Their sizes, from which ``bootstrap_kinds``
+    estimates what was not seen, are not known.
     """
     kept = labels >= 0
     clusters = labels[kept]
@@ -121,7 +125,9 @@ def summarise(
     The interval is ``value(K ± 1.96·se)`` (Chao et al., *Ecological Monographs* 84 (2014), section on
     intervals), K the number of clusters and se that of ``count_error``. Percentiles of the replicates
     themselves would lie below K, because a resample repeats items and so loses small clusters and never finds
-    a new one. No end lies below one cluster.
+    a new one. No end lies below one cluster. Of simulated populations with tight clusters the interval holds the
+    number that another sample would have on average in 75 to 95 of 100 samples: the fewer, the more clusters are about
+    as large as ``min_samples``.
 
     Args:
         found: the clustering.

@@ -9,7 +9,6 @@ OF_RESPONSES: Mapping[str, str] = {
     "matching_percentile": "compares the response with the picture",
     "correctness": "judges the response",
     "ifd": "measures how likely the response is",
-    "instruction_complexity": "the judge also reads the response",
     "response_diversity": "groups the responses",
     "duplicates": "compares the responses to records of the same picture",
 }
@@ -33,7 +32,6 @@ OF_PICTURES: Mapping[str, str] = {
     "matching_degree": "compares the response with the picture",
     "matching_percentile": "compares the response with the picture and with the others",
     "correctness": "judges the response by the picture",
-    "instruction_complexity": "the judge also sees the picture",
     "object_diversity": "looks for objects in the picture",
     "object_categories": "looks for objects in the pictures",
     "visual_semantic_diversity": "groups the pictures",

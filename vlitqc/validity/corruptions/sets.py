@@ -144,7 +144,8 @@ def _frame(picture: Rgb, rng: np.random.Generator) -> Rgb:
     height, width = picture.shape[:2]
     top, bottom = (int(MARGIN * draw * height) for draw in rng.random(2))
     left, right = (int(MARGIN * draw * width) for draw in rng.random(2))
-    return np.ascontiguousarray(picture[top : height - bottom, left : width - right])
+    # A view: of all the frames of a large set no pixel is in memory twice.
+    return picture[top : height - bottom, left : width - right]
 
 
 def copied_records(cases: Sequence[Case], share: float, rng: np.random.Generator) -> Changed:
