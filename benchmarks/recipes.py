@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
+from validity_sets import QUESTIONS
 
 import vlitqc
 from vlitqc.engine.run import Run
@@ -61,13 +62,6 @@ CATCHES: dict[str, tuple[str, ...]] = {
 UNUSUAL = frozenset(("html", "rare_task", "near_duplicate_image"))
 """Planted in the demo data, and no defects: good records that are to stay."""
 
-QUESTIONS = (
-    "Write a short caption for this image.",
-    "Provide a one-sentence caption for the provided image.",
-    "Give a brief description of the image.",
-    "Summarize the visual content of the image.",
-    "Describe the image concisely.",
-)
 CONSONANTS = "bcdfghjklmnpqrstvwxz"
 
 Record = dict[str, Any]

@@ -14,6 +14,8 @@ from typing import Any
 
 import validity_sets
 
+from vlitqc.validity.result import UNMOVED
+
 STORED = Path(__file__).resolve().parent / "validity"
 
 Result = Mapping[str, Any]
@@ -51,7 +53,6 @@ EXPLAINED: dict[tuple[str, str], str] = {
 """(metric, corruption) → why a limit is missed. A movement that is explained does not count as a failure; a corruption
 of its own that a metric does not see stays one."""
 
-MOVED = 0.6
 NULLS = 0.05
 """Share of records without a score under a corruption from which it is told."""
 
@@ -134,19 +135,19 @@ def own(results: Mapping[str, Result]) -> list[Row]:
 
 
 def moved(results: Mapping[str, Result]) -> list[Row]:
-    """What moves by ``MOVED`` or more, the whole interval, without being a target."""
-    return rows(results, lambda cell: cell["role"] != "target" and cell["interval"][0] >= MOVED)
+    """What moves by ``UNMOVED`` or more, the whole interval, without being a target."""
+    return rows(results, lambda cell: cell["role"] != "target" and cell["interval"][0] >= UNMOVED)
 
 
 def by_chance(results: Mapping[str, Result]) -> tuple[int, int]:
-    """How many cells that should not move lie at ``MOVED`` or above with an interval that begins below; of how many."""
+    """How many cells that should not move lie at ``UNMOVED`` or above with an interval from below; of how many."""
     quiet = [
         cell
         for result in results.values()
         for cell in result["cells"]
         if cell["role"] == "off" and cell["auc"] is not None
     ]
-    return sum(cell["auc"] >= MOVED > cell["interval"][0] for cell in quiet), len(quiet)
+    return sum(cell["auc"] >= UNMOVED > cell["interval"][0] for cell in quiet), len(quiet)
 
 
 def unmeasured(results: Mapping[str, Result]) -> dict[str, str]:
@@ -174,7 +175,7 @@ def failures(results: Mapping[str, Result]) -> list[str]:
     for row in moved(results):
         told = ", ".join(f"{row.cells[name]['auc']:.2f} ({name})" for name in row.missed)
         if told and not row.why:
-            found.append(f"{row.metric} moves under {row.corruption}: {told}; wanted below {MOVED:g}")
+            found.append(f"{row.metric} moves under {row.corruption}: {told}; wanted below {UNMOVED:g}")
     return found
 
 
@@ -270,8 +271,8 @@ def document(results: Mapping[str, Result], *, full: bool) -> str:
     if moved(results):
         parts.append(moved_table(results))
     parts.append(
-        f"Listed is what moves by {MOVED:g} or more with its whole interval, a dash where it does not. Of {quiet:,} "
-        f"cells that should not move, {above:,} more lie at {MOVED:g} or above with an interval that begins below it."
+        f"Listed is what moves by {UNMOVED:g} or more with its whole interval, a dash where it does not. Of {quiet:,} "
+        f"cells that should not move, {above:,} more lie at {UNMOVED:g} or above with an interval that begins below it."
     )
     return "\n\n".join(parts)
 

@@ -152,8 +152,7 @@ def test_a_card_has_numbers_or_says_why_not(name: str, profile: profiles.Profile
     own = [cell.auc for found in card.validity(profile) for cell in found.own if cell.auc is not None]
     assert bool(own) == (why is None)
     assert not own or all(0 <= auc <= 1 for auc in own)
-    if (FOLDER / "validity.toml").is_file():
-        assert why != cards.NO_RUN
+    assert why != cards.NO_RUN
     floor = card.floor(profile)
     assert floor.floor == profile.metrics[name].floor
     assert (floor.floor is None) == floor.why.startswith("none: ")

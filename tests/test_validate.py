@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -17,10 +18,11 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+import rich.console
 from sklearn.metrics import roc_auc_score
 
 import vlitqc
-from vlitqc import cli
+from vlitqc import cli, console
 from vlitqc.engine.run import Run
 from vlitqc.errors import InputError, UnknownName, UsageError
 from vlitqc.models import ngram_lm
@@ -28,7 +30,7 @@ from vlitqc.types import Principle, Turn
 from vlitqc.validity import experiment
 from vlitqc.validity.case import Case
 from vlitqc.validity.corruptions import CORRUPTIONS, Corruption
-from vlitqc.validity.result import Validity, schema
+from vlitqc.validity.result import FEWEST, Validity, schema
 
 Make = Callable[..., Path]
 RECORDS = 16
@@ -332,7 +334,7 @@ def test_the_table_says_who_notices_and_the_file_is_beside_the_input(
         line.startswith("composition lost_pictures 6 1.000 1.000 – 1.000") and line.endswith("≥ 0.90 yes")
         for line in lines
     )
-    assert "Nothing, of 2 pairs of a metric and a corruption." in lines
+    assert any(line.startswith("None of 2 pairs of a metric and a corruption.") for line in lines)
     assert "correctness: needs a judge" in lines
     beside = path.with_name("data.validity.json")
     assert f"result {beside}" in lines
@@ -346,6 +348,32 @@ def test_of_a_run_it_goes_into_the_run_and_its_page(
     assert code == 0
     assert json.loads(out) == json.loads((run.path / "validity.json").read_text())
     assert 'id="validity"' in (run.path / "report.html").read_text()
+
+
+def test_a_smaller_result_says_what_it_took_the_place_of(
+    make_data: Make, tiny: str, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    path = make_data(8)
+    beside = path.with_name("data.validity.json")
+    words = (path, "--profile", tiny, "--metrics", "composition", "--json", "--corruptions")
+    assert call(*words, "blur,typos")[::2] == (0, "")
+    wide = beside.read_bytes()
+    assert call(*words, "blur", "--out", beside)[::2] == (0, "")
+    beside.write_bytes(wide)
+    assert call(*words, "blur")[::2] == (
+        0,
+        "note  data.validity.json took the place of an earlier result: 2 corruptions, 1 metric; "
+        "--out FILE.json keeps both\n",
+    )
+
+
+@pytest.mark.parametrize("option", ["--records", "--parts"])
+def test_what_is_too_few_is_said_before_anything_is_read(
+    option: str, data: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, _, err = call(data, option, FEWEST - 1)
+    assert code == 2
+    assert f"x>={FEWEST}" in err
 
 
 def test_the_help_names_every_corruption(call: Callable[..., tuple[int, str, str]]) -> None:
@@ -411,7 +439,98 @@ def test_the_page_has_the_matrix(found: Validity, page_with: Callable[[Any], str
     assert (
         "Text-only share under lost pictures: AUC 1.000, 95% interval 1.000–1.000, n = 6; must rise" in matrix
     )
+    table = page.split('class="spread v-rows"')[1].split("</table>")[0]
+    assert "it stays where its interval begins below the limit" in page
+    assert table.count("<tr>") == 1 + matrix.count("AUC ")
     assert "<bdi>Correctness</bdi>: <bdi>needs a judge</bdi>" in page
+
+
+def changed(found: Validity, change: Callable[[dict[str, Any]], None], **more: Any) -> dict[str, Any]:
+    """The result with each of its cells changed."""
+    told: dict[str, Any] = json.loads(json.dumps({**found.as_json(), **more}))
+    for one in told["cells"]:
+        change(one)
+    return told
+
+
+def in_terminal(told: dict[str, Any], width: int = 160) -> list[str]:
+    out = io.StringIO()
+    rich.console.Console(file=out, width=width).print(console.validity(told))
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+def test_what_was_not_measured_has_its_reason_on_both(
+    found: Validity, page_with: Callable[[Any], str]
+) -> None:
+    """A target, all that there is of another metric, and a metric without a value."""
+
+    def lose(one: dict[str, Any]) -> None:
+        if one["metric"] == "composition" or (one["metric"], one["corruption"]) == (
+            "text_readability",
+            "shuffled_words",
+        ):
+            one.update(
+                n=0, became_null=0.0, auc=None, interval=None, spearman=None, holds=None, reason="too few"
+            )
+
+    told = changed(found, lose)
+    lines = in_terminal(told)
+    assert lines[lines.index("Not measured") + 1 :] == [
+        "text_readability under shuffled_words, composition: too few",
+        "correctness: needs a judge",
+    ]
+    section = page_with(told).split("<h3>Not measured</h3>")[1].split('v-after"')[0]
+    assert re.findall(r"<bdi>(.*?)</bdi>: <bdi>(.*?)</bdi>", section) == [
+        ("Text readability under shuffled words, Text-only share", "too few"),
+        ("Correctness", "needs a judge"),
+    ]
+
+
+def test_where_nothing_was_measured_nothing_is_said_to_hold(
+    found: Validity, page_with: Callable[[Any], str]
+) -> None:
+    def lose(one: dict[str, Any]) -> None:
+        one.update(n=0, became_null=0.0, auc=None, interval=None, spearman=None, holds=None, reason="too few")
+
+    told = changed(found, lose)
+    lines = in_terminal(told)
+    assert "No pair of a metric and what it must notice could be measured." in lines
+    assert "No pair could be measured." in lines
+    section = page_with(told).split('id="validity"')[1].split("</section>")[0]
+    assert "No pair of a metric and a corruption could be measured on 12 clean records" in section
+    assert "0 of 0" not in section
+    assert "should not move" not in section
+
+
+@pytest.mark.parametrize("missed", [True, False])
+def test_a_missed_target_points_to_the_card(
+    found: Validity, page_with: Callable[[Any], str], missed: bool
+) -> None:
+    def miss(one: dict[str, Any]) -> None:
+        if one["role"] == "target" and one["auc"] is not None:
+            one["holds"] = not missed
+
+    told = changed(found, miss)
+    assert ("What a metric cannot see is on its card: vlitqc metrics NAME" in in_terminal(told)) == missed
+    assert ("<code>vlitqc metrics NAME</code>" in page_with(told)) == missed
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (120, "metric corruption n AUC 95% interval strength lost wanted"),
+        (80, "metric corruption n AUC 95% interval lost wanted"),
+        (60, "metric corruption n AUC wanted"),
+        (55, "metric corruption AUC wanted"),
+    ],
+)
+def test_a_narrow_terminal_has_fewer_columns_and_whole_names(
+    found: Validity, width: int, columns: str
+) -> None:
+    lines = in_terminal(found.as_json(), width)
+    assert " ".join(lines[3].split()) == columns
+    assert any(line.split()[:2] == ["text_readability", "shuffled_words"] for line in lines)
+    assert max(map(len, lines)) <= width
 
 
 def test_hostile_text_stays_text(found: Validity, page_with: Callable[[Any], str]) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mode
 from typing import Any
 
 from vlitqc_reports import wording
@@ -16,6 +17,9 @@ MAX_BYTES = 32 << 20
 MOST_METRICS, MOST_CORRUPTIONS = 60, 100
 SHADES = 5
 """Steps of colour from chance (AUC 0.5) to always (1); each is a class, ``v-0`` (chance) to ``v-5``."""
+ACRONYMS = {"jpeg": "JPEG"}
+MOST_NAMED = 2000
+"""Characters of the names that share a reason."""
 
 _ANOTHER = "validity.json is not shown: it is of another {}. Run vlitqc validate again on this run."
 _MALFORMED = "validity.json is not shown: it was not written by this version of vlitqc, or is damaged."
@@ -64,10 +68,11 @@ class Validity:
     vlitqc: str
     sets: int
     verdict: str
+    missed: bool
     corruptions: tuple[tuple[str, str], ...]
     lines: tuple[Line, ...]
     rows: tuple[Row, ...]
-    exceptions: tuple[tuple[str, str, str], ...]
+    exceptions: tuple[tuple[str, str], ...]
     without: tuple[tuple[str, str], ...]
 
 
@@ -111,7 +116,7 @@ def _view(found: Mapping[str, Any], short: bool) -> Validity:
     by_place = {(cell["metric"], cell["corruption"]): cell for cell in found["cells"]}
     cells = [by_place[metric, name] for metric in metrics for name in names if (metric, name) in by_place]
     known = [cell for cell in cells if _auc(cell) is not None]
-    told = [cell for cell in cells if cell["became_null"] > 0 or _auc(cell) is not None]
+    told = [cell for cell in cells if _is_told(cell)]
     shown = [metric for metric in metrics if any(cell["metric"] == metric for cell in told)]
     columns = [name for name in names if any(cell["corruption"] == name for cell in told)]
     return Validity(
@@ -120,6 +125,7 @@ def _view(found: Mapping[str, Any], short: bool) -> Validity:
         vlitqc=str(found["vlitqc"]),
         sets=sum(len(one["strengths"]) for one in found["corruptions"].values()),
         verdict=_verdict(known),
+        missed=any(cell["role"] == "target" and cell["holds"] is False for cell in known),
         corruptions=tuple(
             (_name(name), wording.clip(str(found["corruptions"][name]["summary"]), 300)) for name in columns
         ),
@@ -129,9 +135,14 @@ def _view(found: Mapping[str, Any], short: bool) -> Validity:
             )
             for metric in shown
         ),
-        rows=() if short else tuple(_row(cell) for cell in known),
+        rows=() if short else tuple(_row(cell) for cell in told),
         exceptions=_exceptions(known),
-        without=_without(found["metrics"], metrics),
+        without=tuple(
+            (wording.clip(", ".join(names), MOST_NAMED), wording.clip(reason, 300))
+            for reason, names in _unmeasured(
+                {name: found["metrics"][name] for name in metrics}, cells
+            ).items()
+        ),
     )
 
 
@@ -146,8 +157,13 @@ def _auc(cell: Mapping[str, Any]) -> float | None:
     return float(value)
 
 
+def _is_told(cell: Mapping[str, Any]) -> bool:
+    """Whether there is an AUC, or what says as much: the scores are gone."""
+    return _auc(cell) is not None or cell["became_null"] > 0
+
+
 def _square(cell: Mapping[str, Any] | None, metric: str, corruption: str) -> Square:
-    where = f"{_name(metric)} under {_name(corruption).lower()}"
+    where = _pair(metric, corruption)
     if cell is None:
         return Square("–", 0, "off", False, f"{where}: not measured")
     role = _role(cell)
@@ -167,53 +183,61 @@ def _square(cell: Mapping[str, Any] | None, metric: str, corruption: str) -> Squ
 
 
 def _row(cell: Mapping[str, Any]) -> Row:
-    wanted = cell["wanted"] or {}
-    limit = (
-        f"≥ {wanted['at_least']:.2f}"
-        if "at_least" in wanted
-        else f"< {wanted['below']:.2f}"
-        if wanted
-        else "–"
-    )
+    wanted, verdict = cell["wanted"], "–"
+    if wanted and cell["holds"] is not None:
+        limit = f"≥ {wanted['at_least']:.2f}" if "at_least" in wanted else f"< {wanted['below']:.2f}"
+        verdict = f"{limit} {'yes' if cell['holds'] else 'no'}"
     strength = cell["spearman"]
     return Row(
         metric=_name(cell["metric"]),
         corruption=_name(cell["corruption"]),
         role=_role_words(cell),
         n=int(cell["n"]),
-        auc=f"{cell['auc']:.3f}",
-        interval=_interval(cell),
+        auc="null" if _auc(cell) is None else f"{cell['auc']:.3f}",
+        interval="–" if _auc(cell) is None else _interval(cell),
         strength="–" if strength is None else wording.number(float(strength), 2),
         lost=wording.percent(cell["became_null"]),
-        verdict=limit + {True: " yes", False: " no"}.get(cell["holds"], ""),
+        verdict=verdict,
     )
 
 
 def _verdict(cells: Sequence[Mapping[str, Any]]) -> str:
     targets = [cell["holds"] for cell in cells if cell["role"] == "target" and cell["holds"] is not None]
     others = [cell["holds"] for cell in cells if cell["role"] == "off" and cell["holds"] is not None]
-    told = f"{sum(targets)} of {len(targets)} faults are noticed by the metric that is for them."
+    told = "No metric could be held against a fault that is for it."
+    if targets:
+        told = f"{sum(targets)} of {len(targets)} faults are noticed by the metric that is for them."
+    if not others:
+        return f"{told} No pair that should not move could be measured."
     moved = len(others) - sum(others)
     return f"{told} {moved or 'None'} of {len(others)} pairs that should not move {'does' if moved < 2 else 'do'}."
 
 
-def _exceptions(cells: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, str], ...]:
+def _exceptions(cells: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
     """What may move although it is no target and does, with the reason."""
     return tuple(
-        (_name(cell["metric"]), _name(cell["corruption"]), wording.clip(str(cell["why"]), 300))
+        (_pair(cell["metric"], cell["corruption"]), wording.clip(str(cell["why"]), 300))
         for cell in cells
         if cell["role"] == "may_move" and cell["interval"][0] >= 0.6
     )
 
 
-def _without(metrics: Mapping[str, Any], names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Metrics without a value, by reason."""
-    reasons: dict[str, list[str]] = {}
-    for name in names:
-        reason = metrics[name]["reason"]
-        if reason is not None:
-            reasons.setdefault(wording.clip(str(reason), 300), []).append(_name(name))
-    return tuple((", ".join(each), reason) for reason, each in reasons.items())
+def _unmeasured(metrics: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """What was not measured, by its reason: metrics of which nothing is told, and what others must notice.
+
+    The terminal's table, ``vlitqc.console.validity``, has the same rule.
+    """
+    without: dict[str, list[str]] = {}
+    for name, metric in metrics.items():
+        own = [cell for cell in cells if cell["metric"] == name]
+        if not any(map(_is_told, own)):
+            reason = metric["reason"] or mode(cell["reason"] for cell in own)
+            without.setdefault(str(reason), []).append(_name(name))
+            continue
+        for cell in own:
+            if cell["role"] == "target" and not _is_told(cell):
+                without.setdefault(str(cell["reason"]), []).append(_pair(name, cell["corruption"]))
+    return without
 
 
 def _role(cell: Mapping[str, Any]) -> str:
@@ -237,4 +261,8 @@ def _short(value: float) -> str:
 
 
 def _name(name: str) -> str:
-    return wording.label(str(name))
+    return ACRONYMS.get(name) or wording.label(str(name))
+
+
+def _pair(metric: str, corruption: str) -> str:
+    return f"{_name(metric)} under {ACRONYMS.get(corruption) or _name(corruption).lower()}"

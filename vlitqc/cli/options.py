@@ -55,6 +55,48 @@ class Lines(click.types.StringParamType):
 
 LINES = Lines()
 
+METRICS = click.option("--metrics", metavar="A,B,…", help="Only these metrics; see 'vlitqc metrics'.")
+IMAGE_ROOT = click.option(
+    "--image-root",
+    type=PATH,
+    help="Folder that image paths start from. [found from the records]",
+)
+FORMAT = click.option("--format", metavar="NAME", help="Input format. [detected]")
+MAP = click.option(
+    "--map",
+    multiple=True,
+    type=LINES,
+    metavar="OURS=THEIRS",
+    help="What the data calls a field, such as response=target or image=meta.path; may be repeated.",
+)
+ALLOW_OUTSIDE = click.option("--allow-outside", is_flag=True, help="Let image paths leave the image root.")
+DEVICE = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+LM = click.option(
+    "--lm",
+    metavar="MODEL",
+    help="Causal language model for readability and IFD: a slot of the profile (lite has smollm2), a folder, "
+    "a .gguf file, or a Hugging Face id in the cache.",
+)
+JUDGE_URL = click.option(
+    "--judge-url",
+    metavar="URL",
+    help="OpenAI-compatible server to judge with; its key comes from OPENAI_API_KEY alone.",
+)
+JUDGE_MODEL = click.option(
+    "--judge-model",
+    metavar="MODEL",
+    help="The server's name of the judge; without --judge-url a folder, .gguf file or id, run in process.",
+)
+
+
+def judge_of(url: str | None, model: str | None) -> dict[str, str] | None:
+    """The judge that --judge-url and --judge-model name, as ``score`` takes it; None without either."""
+    if url is not None and model is None:
+        raise UsageError("--judge-url needs --judge-model, the name that the server knows the judge by")
+    return {key: v for key, v in (("url", url), ("model", model)) if v is not None} or None
+
 
 def run_directory(path: Path | str | None) -> Path | str:
     """What Run.open gets: the run or file named, or the latest run here."""

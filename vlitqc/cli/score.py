@@ -10,7 +10,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from vlitqc.cli.options import EXIT_CODES, LINES, PATH, RUN
+from vlitqc.cli.options import (
+    ALLOW_OUTSIDE,
+    DEVICE,
+    EXIT_CODES,
+    FORMAT,
+    IMAGE_ROOT,
+    JUDGE_MODEL,
+    JUDGE_URL,
+    LM,
+    MAP,
+    METRICS,
+    PATH,
+    RUN,
+    judge_of,
+)
 from vlitqc.cli.streams import print_json, terminal
 from vlitqc.errors import InputError, UsageError, VlitqcError
 
@@ -32,20 +46,10 @@ class _BatchSize(click.ParamType[Any]):
 @click.option(
     "--profile", default="lite", show_default=True, metavar="NAME|FILE", help="Which model each metric uses."
 )
-@click.option("--metrics", metavar="A,B,…", help="Only these metrics; see 'vlitqc metrics'.")
-@click.option(
-    "--image-root",
-    type=PATH,
-    help="Folder that image paths start from. [found from the records]",
-)
-@click.option("--format", metavar="NAME", help="Input format. [detected]")
-@click.option(
-    "--map",
-    multiple=True,
-    type=LINES,
-    metavar="OURS=THEIRS",
-    help="What the data calls a field, such as response=target or image=meta.path; may be repeated.",
-)
+@METRICS
+@IMAGE_ROOT
+@FORMAT
+@MAP
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N records.")
 @click.option(
     "--out",
@@ -53,7 +57,7 @@ class _BatchSize(click.ParamType[Any]):
     metavar="DIR|URL",
     help="Run directory, or the URL of one: s3://bucket/run. [PATH.vlitqc beside the input]",
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@DEVICE
 @click.option(
     "--batch-size",
     type=_BatchSize(),
@@ -87,29 +91,16 @@ class _BatchSize(click.ParamType[Any]):
     help="GPUs of each process that holds a model on the cluster, such as 0.25; 0: none. [a GPU shared by all models]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
-@click.option(
-    "--lm",
-    metavar="MODEL",
-    help="Causal language model for readability and IFD: a slot of the profile (lite has smollm2), a folder, "
-    "a .gguf file, or a Hugging Face id in the cache.",
-)
-@click.option(
-    "--judge-url",
-    metavar="URL",
-    help="OpenAI-compatible server to judge with; its key comes from OPENAI_API_KEY alone.",
-)
-@click.option(
-    "--judge-model",
-    metavar="MODEL",
-    help="The server's name of the judge; without --judge-url a folder, .gguf file or id, run in process.",
-)
+@LM
+@JUDGE_URL
+@JUDGE_MODEL
 @click.option(
     "--judge-limit",
     type=click.IntRange(min=1),
     metavar="N",
     help="At most N calls to each judge; what is left is null, and asked by the next run.",
 )
-@click.option("--allow-outside", is_flag=True, help="Let image paths leave the image root.")
+@ALLOW_OUTSIDE
 @click.option(
     "--allow-remote",
     is_flag=True,
@@ -177,9 +168,7 @@ def score(
     names = [name.strip() for name in metrics.split(",") if name.strip()] if metrics is not None else None
     if names == []:
         raise UsageError(f"--metrics {metrics!r} names no metric; see 'vlitqc metrics'")
-    if judge_url is not None and judge_model is None:
-        raise UsageError("--judge-url needs --judge-model, the name that the server knows the judge by")
-    judge = {key: v for key, v in (("url", judge_url), ("model", judge_model)) if v is not None} or None
+    judge = judge_of(judge_url, judge_model)
 
     def announce(text: str) -> None:
         if not quiet:

@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from json import loads
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from vlitqc.cli.options import EXIT_CODES, LINES, PATH, RUN
+from vlitqc.cli.options import (
+    ALLOW_OUTSIDE,
+    DEVICE,
+    EXIT_CODES,
+    FORMAT,
+    IMAGE_ROOT,
+    JUDGE_MODEL,
+    JUDGE_URL,
+    LM,
+    MAP,
+    METRICS,
+    PATH,
+    RUN,
+    judge_of,
+)
 from vlitqc.cli.score import quieten_libraries
 from vlitqc.cli.streams import print_json, terminal
 from vlitqc.errors import UsageError
+
+if TYPE_CHECKING:
+    from vlitqc.validity.result import Validity
+
+FEWEST = 5
+"""``vlitqc.validity.result.FEWEST``, which is not imported to start up."""
 
 
 @click.command(epilog=EXIT_CODES)
@@ -19,14 +40,18 @@ from vlitqc.errors import UsageError
 @click.option(
     "--profile", metavar="NAME|FILE", help="Which model each metric uses. [that of the data's run, else lite]"
 )
-@click.option("--metrics", metavar="A,B,…", help="Only these metrics; see 'vlitqc metrics'.")
+@METRICS
 @click.option("--corruptions", metavar="A,B,…", help="Only these of the corruptions above.")
 @click.option(
-    "--records", type=click.IntRange(min=2), default=100, show_default=True, help="Clean records to draw."
+    "--records",
+    type=click.IntRange(min=FEWEST),
+    default=100,
+    show_default=True,
+    help="Clean records to draw.",
 )
 @click.option(
     "--parts",
-    type=click.IntRange(min=2),
+    type=click.IntRange(min=FEWEST),
     default=20,
     show_default=True,
     help="Random halves of them, for metrics of the whole data set.",
@@ -34,23 +59,17 @@ from vlitqc.errors import UsageError
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random."
 )
-@click.option("--image-root", type=PATH, help="Folder that image paths start from. [found from the records]")
-@click.option("--format", metavar="NAME", help="Input format. [detected]")
-@click.option(
-    "--map",
-    multiple=True,
-    type=LINES,
-    metavar="OURS=THEIRS",
-    help="What the data calls a field, such as response=target; may be repeated.",
-)
+@IMAGE_ROOT
+@FORMAT
+@MAP
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Draw from the first N records of the input."
 )
-@click.option("--allow-outside", is_flag=True, help="Let image paths leave the image root.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--lm", metavar="MODEL", help="Causal language model, as of 'vlitqc score'.")
-@click.option("--judge-url", metavar="URL", help="Server to judge with, as of 'vlitqc score'.")
-@click.option("--judge-model", metavar="MODEL", help="The judge, as of 'vlitqc score'.")
+@ALLOW_OUTSIDE
+@DEVICE
+@LM
+@JUDGE_URL
+@JUDGE_MODEL
 @click.option(
     "--judge-limit",
     type=click.IntRange(min=1),
@@ -109,9 +128,7 @@ def validate(
 
     if out is not None:
         check_place(out)
-    if judge_url is not None and judge_model is None:
-        raise UsageError("--judge-url needs --judge-model, the name that the server knows the judge by")
-    judge = {key: v for key, v in (("url", judge_url), ("model", judge_model)) if v is not None} or None
+    judge = judge_of(judge_url, judge_model)
     with console.progress(terminal(stderr=True), quiet=quiet or json, stage="clean records") as shown:
         found = experiment(
             paths if len(paths) > 1 else paths[0],
@@ -128,12 +145,35 @@ def validate(
     elif not quiet:
         terminal().print(console.validity(found.as_json()))
     with console.progress(terminal(stderr=True), quiet=quiet or json, stage="report"):
+        replaced = None if out is not None else _replaced(found)
         written = found.write(out)
+    if replaced and not quiet:
+        terminal(stderr=True).print(
+            f"note  {console.clean(written.name)} took the place of an earlier result: {replaced}; "
+            "--out FILE.json keeps both",
+            style="yellow",
+            soft_wrap=True,
+        )
     if not (json or quiet):
         run = found.run if out is None and found.run and written.parent == found.run.path else None
         click.echo(f"\nresult  {console.visible(f'{run.place}/{written.name}' if run else written)}")
         if run:
             click.echo(f"page    {console.visible(run.place)}/report.html")
+
+
+def _replaced(found: Validity) -> str | None:
+    """What the result has that lies where this one goes, where it is of more corruptions or metrics."""
+    try:
+        earlier = loads(found.place().read_bytes())
+        kinds = {kind: set(earlier[kind]) for kind in ("corruptions", "metrics")}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None  # None is there, or one that "write" refuses.
+    new = found.as_json()
+    if all(kinds[kind] <= new[kind].keys() for kind in kinds):
+        return None
+    return ", ".join(
+        f"{len(names):,} {kind.removesuffix('s' * (len(names) == 1))}" for kind, names in kinds.items()
+    )
 
 
 def _names(option: str, text: str | None) -> list[str] | None:

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -91,26 +92,21 @@ def _stream(seed: int, id: str) -> np.random.Generator:
 
 def in_responses(change: ChangeText) -> Apply:
     """Corrupts the response of every turn."""
-
-    def of_case(case: Case, strength: float, rng: np.random.Generator) -> Case | None:
-        told = [
-            replace(turn, response=change(turn.response, strength, own))
-            for turn, own in zip(case.turns, rng.spawn(len(case.turns)), strict=True)
-        ]
-        return with_turns(case, told)
-
-    return each_case(of_case)
+    return _in_turns("response", change)
 
 
 def in_instructions(change: ChangeText) -> Apply:
     """Corrupts the instruction of every turn."""
+    return _in_turns("instruction", change)
 
+
+def _in_turns(part: Literal["instruction", "response"], change: ChangeText) -> Apply:
     def of_case(case: Case, strength: float, rng: np.random.Generator) -> Case | None:
-        asked = [
-            replace(turn, instruction=change(turn.instruction, strength, own))
+        turns = [
+            replace(turn, **{part: change(getattr(turn, part), strength, own)})
             for turn, own in zip(case.turns, rng.spawn(len(case.turns)), strict=True)
         ]
-        return with_turns(case, asked)
+        return with_turns(case, turns)
 
     return each_case(of_case)
 
