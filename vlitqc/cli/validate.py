@@ -97,8 +97,8 @@ def validate(
 
     Clean records are drawn from DATA, or from the input of RUN. Each corruption makes further data sets of them, one
     for each strength, which are scored like any other and then removed. The table has, for each metric, the
-    corruptions that it must notice: AUC is the probability that a clean record scores better than a corrupted one
-    (0.5: chance, 1: always), with its 95% interval. A metric that no corruption should move is looked at too.
+    corruptions that it must notice: AUC is the probability that a clean record scores better than another one that is
+    corrupted (0.5: chance, 1: always), with its 95% interval. A metric that no corruption should move is looked at too.
 
     Where the data has a finished run of the profile, its page is written again with the result. It is a measurement:
     the exit code is 0 also where a metric misses its fault.
@@ -106,7 +106,8 @@ def validate(
     \b
     Corruptions:
       texts     shuffled_words, shuffled_instruction_words, typos, random_letters, truncated_response,
-                repeated_response, wrong_language, boilerplate_response, simplified_instructions, leaked_responses
+                repeated_response, wrong_language, boilerplate_response, simplified_instructions,
+                leaked_responses
       pictures  blur, noise, jpeg, downscaled, rotated, exposure, occlusion, flattened, cropped
       pairs     swapped_pictures, swapped_responses, swapped_entities, swapped_numbers, swapped_colours,
                 swapped_relations
