@@ -75,7 +75,8 @@ def parse(line: str, extra: frozenset[str] = frozenset()) -> None:
         command = command.commands[name]
     if "--help" in arguments:
         return
-    with command.make_context(name, arguments) as context:
+    # As the command line does: a command remembers the names of its option for help from its first context.
+    with command.make_context(name, arguments, parent=click.Context(cli, **cli.context_settings)) as context:
         assert isinstance(context, click.Context)
     scored = {
         column

@@ -85,7 +85,7 @@ def test_the_command_is_one(name: str) -> None:
     program, command, *arguments = shlex.split(told()[name])
     assert (program, command) == ("vlitqc", "score")
     kind: Any = cli.commands[command]
-    with kind.make_context(command, arguments) as context:
+    with kind.make_context(command, arguments, parent=click.Context(cli, **cli.context_settings)) as context:
         assert isinstance(context, click.Context)
         given = context.params
     assert given["engine"] == "ray"

@@ -425,7 +425,8 @@ def test_a_command_of_the_page_works(line: str, examples: Path) -> None:
         done = run(*arguments)
         assert done.exit_code == 0, done.output
     else:
-        with command.make_context(name, arguments) as context:
+        parent = click.Context(cli, **cli.context_settings)
+        with command.make_context(name, arguments, parent=parent) as context:
             assert isinstance(context, click.Context)
 
 

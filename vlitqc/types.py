@@ -45,6 +45,11 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def torch_threads(share: int, asked: str | None) -> int:
+    """How many threads torch gets where a process has ``share`` processors: no more than OMP_NUM_THREADS, ``asked``."""
+    return min(share, int(asked)) if asked and asked.isdecimal() and int(asked) else share
+
+
 class Principle(StrEnum):
     """The ten principles of the paper (section 4.1), in its order, and a place for what it leaves out."""
 

@@ -22,7 +22,7 @@ from vlitqc.engine.scorer import ShardScorer
 from vlitqc.engine.shards import Done, Shard
 from vlitqc.executors.deadly import DeadlySearch
 from vlitqc.models.store import ModelStore
-from vlitqc.types import Stage, processors
+from vlitqc.types import Stage, processors, torch_threads
 
 CURE = (
     "with fewer --workers if it happens again "
@@ -159,7 +159,7 @@ class _Crew:
         limit = self._plan.judge_limit
         for i in range(workers):
             limits.put(share(None if limit is None else max(0, limit - self._asked), i, workers))
-        threads = max(1, processors() // workers)
+        threads = torch_threads(max(1, processors() // workers), os.environ.get("OMP_NUM_THREADS"))
         return ProcessPoolExecutor(
             workers,
             mp_context=context,

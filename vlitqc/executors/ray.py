@@ -95,8 +95,11 @@ cluster that is started later would then ask for one."""
 
 _TOKEN = secrets.token_hex(32)
 
-INHERITED = ("HF_HUB_DISABLE_PROGRESS_BARS", "TOKENIZERS_PARALLELISM", "TRANSFORMERS_VERBOSITY")
-"""Variables that workers take from the driver: libraries of models print nothing there either."""
+INHERITED = (
+    *("HF_HUB_DISABLE_PROGRESS_BARS", "TOKENIZERS_PARALLELISM", "TRANSFORMERS_VERBOSITY"),
+    "OMP_NUM_THREADS",
+)
+"""Variables that workers take from the driver: libraries of models print no more there, and take no more threads."""
 
 
 class RayExecutor:

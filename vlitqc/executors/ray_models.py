@@ -30,7 +30,7 @@ from vlitqc.errors import RunError, UsageError, VlitqcError
 from vlitqc.executors.local import share
 from vlitqc.models.feature_cache import device_in_words
 from vlitqc.models.store import ModelStore
-from vlitqc.types import processors
+from vlitqc.types import processors, torch_threads
 
 COMPUTED = (
     "forward",
@@ -372,7 +372,8 @@ def at_home(plan: Plan, variables: Mapping[str, str]) -> Plan:
     """Set this process up with the ``variables``, and no more threads than it has processors; returns its plan."""
     threads = min(plan.decode_threads, processors())
     os.environ.update(variables)
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+    # Of the driver's own: Ray sets one in every process that it starts.
+    os.environ["OMP_NUM_THREADS"] = str(torch_threads(threads, variables.get("OMP_NUM_THREADS")))
     return replace(plan, decode_threads=threads)
 
 
