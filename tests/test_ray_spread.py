@@ -194,6 +194,10 @@ def test_a_slow_pool_is_waited_for_and_a_lost_one_is_not(
         answers = list(threads.map(lambda pool: pool.call("ask", (1.5,), {}), pools))
     assert answers == [(1.5, {})] * 4
     ray.kill(actor)
+    # It takes a moment to die; a call that it had begun by then would rightly end this process.
+    with pytest.raises(ray.exceptions.RayActorError):
+        while True:
+            ray.get(actor.ping.remote(), timeout=60)
     with pytest.raises(PoolLost, match="no actor of the model 'judge' has answered"):
         pools[0].call("ask", (1.0,), {})
 
